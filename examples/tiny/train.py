@@ -1,0 +1,198 @@
+"""Step 4 of the tiny recipe: DiTAR itself, by the plain `Trainer` with our collator.
+
+    python examples/tiny/train.py --vae runs/tiny/vae --prepared runs/tiny/prepared --out runs/tiny/ditar
+
+Beside the paper's recipe: noise on the latents that are fed back, and the alignment head for clips with known timing.
+The run can be resumed with `--resume`.
+"""
+
+import argparse
+import random
+from pathlib import Path
+
+import torch
+from datasets import load_from_disk
+from safetensors.torch import load_file, save_file
+from torch.utils.data import Dataset
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from ditar_hf import DiTARConfig, DiTARForTextToSpeech, DiTARProcessor, DiTARVAE
+from ditar_hf.training.collator import DiTARDataCollator
+
+
+class SpokenSentences(Dataset):
+    """
+    Batches of examples of about one length, drawn by index: `{"batch": [example, …]}`.
+
+    Some examples are two clips of one speaker in a row, so that the model learns to go on in a voice that it hears.
+    """
+
+    def __init__(self, rows, shares: dict[str, float], num_batches: int, batch_patches: int, pairs: float, seed: int):
+        self.rows, self.num_batches, self.batch_patches, self.pairs, self.seed = (
+            rows,
+            num_batches,
+            batch_patches,
+            pairs,
+            seed,
+        )
+        self.speakers, self.weights = {}, []
+        lengths = rows["length"]
+        for index, speaker in enumerate(rows["speaker"]):
+            self.speakers.setdefault(speaker, []).append(index)
+        for speaker in self.speakers:
+            self.speakers[speaker].sort(key=lengths.__getitem__)
+        # the share of a source is split over its speakers by their number of clips
+        sources = {s: next((key for key in shares if s.startswith(key)), None) for s in self.speakers}
+        for speaker, indices in self.speakers.items():
+            size = sum(len(v) for s, v in self.speakers.items() if sources[s] == sources[speaker])
+            self.weights.append(shares.get(sources[speaker], 0.0) * len(indices) / size)
+        self.names = list(self.speakers)
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def draw(self, rng: random.Random, quantile: float) -> dict:
+        """One example at about a quantile of the lengths of its speaker."""
+        indices = self.speakers[rng.choices(self.names, self.weights)[0]]
+        place = int((quantile + rng.uniform(-0.05, 0.05)) * len(indices))
+        example = self.rows[indices[min(len(indices) - 1, max(0, place))]]
+        if rng.random() < self.pairs:
+            return joined(self.rows[rng.choice(indices)], example, self.space_id)
+        return example
+
+    def __getitem__(self, index: int) -> dict:
+        rng = random.Random(f"{self.seed}-{index}")
+        quantile, batch, patches = rng.random(), [], 0
+        while patches < self.batch_patches:
+            batch.append(self.draw(rng, quantile))
+            patches += len(batch[-1]["alignment"])
+        return {"batch": batch}
+
+
+def joined(first: dict, second: dict, space_id: int) -> dict:
+    """Two clips of one speaker in a row as one example."""
+    shift = len(first["input_ids"]) + 1
+    return {
+        "input_ids": [*first["input_ids"], space_id, *second["input_ids"]],
+        "latents": torch.cat([torch.as_tensor(first["latents"]), torch.as_tensor(second["latents"])]),
+        "alignment": [*first["alignment"], *(i if i < 0 else i + shift for i in second["alignment"])],
+    }
+
+
+class LossLog(TrainerCallback):
+    """Adds the parts of the loss to the log."""
+
+    def __init__(self):
+        self.sums, self.count = {}, 0
+
+    def hook(self, module, args, output):
+        for name in ("diffusion_loss", "stop_loss", "alignment_loss"):
+            if output.get(name) is not None:
+                self.sums[name] = self.sums.get(name, 0.0) + output[name].detach()
+        self.count += 1
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        if self.count:
+            print({name: round(float(value) / self.count, 4) for name, value in self.sums.items()}, flush=True)
+        self.sums, self.count = {}, 0
+
+
+class AveragedWeights(TrainerCallback):
+    """Exponential moving average of the trained weights, in every checkpoint."""
+
+    file_name = "average.safetensors"
+
+    def __init__(self, model, decay: float):
+        self.decay = decay
+        self.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
+
+    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
+        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                if name in self.average:
+                    self.average[name].lerp_(parameter, 1 - decay)
+
+    def on_save(self, args, state, control, model=None, **kwargs):
+        save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.file_name)
+
+    def resume(self, checkpoint: str):
+        """Goes on from the average that a checkpoint holds."""
+        self.average = load_file(Path(checkpoint) / self.file_name)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--vae", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--shares", nargs="+", default=["flite=0.8", "kathleen=0.2"], metavar="SPEAKER_PREFIX=SHARE")
+    parser.add_argument("--max-steps", type=int, default=8000)
+    parser.add_argument("--batch-patches", type=int, default=320)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--pairs", type=float, default=0.15, help="share of examples that are two clips in a row")
+    parser.add_argument("--ema-decay", type=float, default=0.999)
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+
+    torch.manual_seed(options.seed)
+    processor = DiTARProcessor.from_pretrained(options.prepared / "processor")
+    rows = load_from_disk(options.prepared / "dataset").with_format(
+        "numpy", columns=["latents"], output_all_columns=True
+    )
+    config = DiTARConfig.from_preset(
+        "tiny",
+        lm_config={"vocab_size": len(processor.tokenizer)},
+        alignment_loss_weight=0.2,
+        history_noise_std=0.1,
+    )
+    model = DiTARForTextToSpeech.from_vae(DiTARVAE.from_pretrained(options.vae), config)
+    # LocDiT's sequences are 9 tokens long: written out, attention and its gradient take half the time on a CPU
+    model.set_attn_implementation("eager")
+    shares = {item.rpartition("=")[0]: float(item.rpartition("=")[2]) for item in options.shares}
+    sentences = SpokenSentences(rows, shares, options.max_steps, options.batch_patches, options.pairs, options.seed)
+    sentences.space_id = processor.tokenizer.convert_tokens_to_ids(" ")
+    collator = DiTARDataCollator(processor)
+    log, average = LossLog(), AveragedWeights(model, options.ema_decay)
+    model.register_forward_hook(log.hook)
+    arguments = TrainingArguments(
+        output_dir=str(options.out),
+        max_steps=options.max_steps,
+        per_device_train_batch_size=1,  # an item of the data set is a batch
+        learning_rate=options.learning_rate,
+        lr_scheduler_type="cosine",
+        warmup_steps=200,
+        adam_beta1=0.9,
+        adam_beta2=0.98,
+        weight_decay=0.01,
+        max_grad_norm=1.0,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=50,
+        save_steps=500,
+        save_total_limit=2,
+        remove_unused_columns=False,
+        disable_tqdm=True,
+        report_to=[],
+        seed=options.seed,
+    )
+    trainer = Trainer(
+        model,
+        arguments,
+        train_dataset=sentences,
+        data_collator=lambda items: collator(items[0]["batch"]),
+        callbacks=[log, average],
+    )
+    checkpoint = get_last_checkpoint(options.out) if options.resume else None
+    if checkpoint:
+        average.resume(checkpoint)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    model.load_state_dict(average.average, strict=False)
+    model.save_pretrained(options.out)
+    processor.save_pretrained(options.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""Configuration of DiTAR (ICML 2025): language model, patch encoder, LocDiT, tokenizer of speech, diffusion."""
+
+from typing import Any, Literal
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
+
+from .configuration_ditar_vae import DiTARVAEConfig, refuse_unknown_keys
+
+# Table 8 of the paper as (layers, hidden size, heads, FFN size), and the shipped size below it
+PRESETS = {
+    "tiny": {"encoder": (2, 256, 4, 768), "lm": (6, 256, 4, 768), "locdit": (4, 256, 4, 768)},
+    "0.1B": {"encoder": (4, 512, 8, 2048), "lm": (24, 512, 8, 1024), "locdit": (4, 512, 8, 2048)},
+    "0.4B": {"encoder": (4, 1024, 16, 4096), "lm": (24, 1024, 16, 4096), "locdit": (4, 1024, 16, 4096)},
+    "0.6B": {"encoder": (6, 1024, 16, 4096), "lm": (36, 1024, 16, 4096), "locdit": (6, 1024, 16, 4096)},
+    "1B": {"encoder": (8, 1024, 16, 4096), "lm": (24, 1536, 24, 6144), "locdit": (8, 1024, 16, 4096)},
+}
+SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
+# The one in-tree family with RMSNorm, RoPE, pre-norm and a two-matrix FFN is Arcee; its own defaults name tokens that
+# our vocabularies do not have.
+LM_DEFAULTS = {
+    "vocab_size": 256,
+    "hidden_act": "gelu",
+    "max_position_embeddings": 8192,
+    "pad_token_id": 0,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+
+
+@strict
+class DiTARTransformerConfig(PreTrainedConfig):
+    r"""
+    Configuration of the lean bidirectional transformer in patch encoder and LocDiT: pre-norm, RMSNorm, RoPE,
+    two-matrix FFN.
+
+    Args:
+        num_hidden_layers (`int`, *optional*, defaults to 6): Number of blocks.
+        hidden_size (`int`, *optional*, defaults to 1024): Width.
+        num_attention_heads (`int`, *optional*, defaults to 16): Heads; the width of one must be even, for RoPE.
+        intermediate_size (`int`, *optional*, defaults to 4096): Width of the FFN.
+        rms_norm_eps (`float`, *optional*, defaults to 1e-5): Epsilon of the norms.
+        rope_theta (`float`, *optional*, defaults to 10000.0): Base of the rotary angles.
+        initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of initial weights.
+
+    Raises:
+        ValueError: If a size is not positive or the heads do not divide the width into even parts.
+    """
+
+    model_type = "ditar_transformer"
+
+    num_hidden_layers: int = 6
+    hidden_size: int = 1024
+    num_attention_heads: int = 16
+    intermediate_size: int = 4096
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    initializer_range: float = 0.02
+
+    def __post_init__(self, **kwargs):
+        refuse_unknown_keys(self, kwargs)
+        super().__post_init__(**kwargs)
+        self.validate_architecture()  # here as well: `@strict` would wrap its ValueError into an error of another kind
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def validate_architecture(self):
+        """Checks that sizes fit one another; called by the constructor."""
+        for name in SIZE_FIELDS:
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads or self.head_dim % 2:
+            raise ValueError(
+                f"`hidden_size` ({self.hidden_size}) must be a multiple of twice `num_attention_heads` "
+                f"({self.num_attention_heads}): rotary embedding turns pairs of channels in each head."
+            )
+
+
+@strict
+class DiTARConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`DiTARForTextToSpeech`].
+
+    Args:
+        lm_config (`dict` or `PreTrainedConfig`, *optional*):
+            Any causal decoder of transformers. Arcee with a GELU FFN by default, the paper's architecture.
+        encoder_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The patch encoder.
+        locdit_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The diffusion transformer.
+        vae_config ([`DiTARVAEConfig`] or `dict`, *optional*): The frozen tokenizer of speech.
+        scheduler_config (`dict`, *optional*, defaults to `{}`):
+            Arguments of [`DiTARScheduler`], the only home of diffusion settings: what the model predicts, the solver.
+        patch_size (`int`, *optional*, defaults to 4): Latent frames in a patch (P); one patch is one LM token.
+        latent_dim (`int`, *optional*, defaults to 64): Channels of a latent frame, as in `vae_config`.
+        num_history_patches (`int`, *optional*, defaults to 1):
+            Clean patches that LocDiT sees before the noisy one: 0, 1, 2.
+        sampling_rate (`int`, *optional*, defaults to 24000): Samples a second, as in `vae_config`.
+        pad_token_id (`int`, *optional*, defaults to 0): Token of left padding.
+        audio_bos_token_id (`int`, *optional*, defaults to 2): Token after the text, whose state draws the first patch.
+        audio_patch_token_id (`int`, *optional*, defaults to 3): Placeholder in `input_ids` for a patch.
+        initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of initial weights.
+        condition_dropout (`float`, *optional*, defaults to 0.1):
+            Probability that LocDiT is trained without the LM's output, for LM guidance (section 3.5.2).
+        num_noise_samples (`int`, *optional*, defaults to 1):
+            Draws of (time, noise) for each patch and LM forward. The paper's is 1; 4 uses the LM's work better.
+        timestep_distribution (`str`, *optional*, defaults to `"uniform"`):
+            `"uniform"` (the paper) or `"logit_normal"`, the sigmoid of a normal variable.
+        timestep_logit_mean (`float`, *optional*, defaults to 0.4): Mean of that variable.
+        timestep_logit_std (`float`, *optional*, defaults to 1.0): Its standard deviation.
+        history_noise_std (`float`, *optional*, defaults to 0.0):
+            Noise on the latents that patch encoder and history see in training, against exposure bias.
+        sample_latents (`bool`, *optional*, defaults to `False`):
+            Whether training on waveforms draws latents from the posterior rather than taking its mean.
+        stop_loss_weight (`float`, *optional*, defaults to 1.0): Weight of the stop loss.
+        stop_positive_weight (`float`, *optional*, defaults to 5.0):
+            Weight of the one positive label of an utterance in the stop loss.
+        alignment_loss_weight (`float`, *optional*, defaults to 0.0):
+            Weight of a training-only loss on which token each patch speaks, for data with known timing. 0, the paper's
+            recipe, builds no head for it.
+
+    Raises:
+        ValueError: If sizes contradict one another, or a key is unknown (a misspelt one would be lost in silence).
+    """
+
+    model_type = "ditar"
+    keys_to_ignore_at_inference = ["past_key_values"]
+    sub_configs_defaults = {
+        "lm_config": SubConfigSpec(AutoConfig, model_type="arcee", init_kwargs=LM_DEFAULTS),
+        "encoder_config": DiTARTransformerConfig,
+        "locdit_config": DiTARTransformerConfig,
+        "vae_config": DiTARVAEConfig,
+    }
+
+    lm_config: dict | PreTrainedConfig | None = None
+    encoder_config: dict | PreTrainedConfig | None = None
+    locdit_config: dict | PreTrainedConfig | None = None
+    vae_config: dict | PreTrainedConfig | None = None
+    scheduler_config: dict | None = None
+    patch_size: int = 4
+    latent_dim: int = 64
+    num_history_patches: int = 1
+    sampling_rate: int = 24000
+    pad_token_id: int | None = 0
+    audio_bos_token_id: int = 2
+    audio_patch_token_id: int = 3
+    tie_word_embeddings: bool = False
+    initializer_range: float = 0.02
+    condition_dropout: float = 0.1
+    num_noise_samples: int = 1
+    timestep_distribution: Literal["uniform", "logit_normal"] = "uniform"
+    timestep_logit_mean: float = 0.4
+    timestep_logit_std: float = 1.0
+    history_noise_std: float = 0.0
+    sample_latents: bool = False
+    stop_loss_weight: float = 1.0
+    stop_positive_weight: float = 5.0
+    alignment_loss_weight: float = 0.0
+
+    def __post_init__(self, **kwargs):
+        refuse_unknown_keys(self, kwargs)
+        self.scheduler_config = self.scheduler_config or {}
+        super().__post_init__(**kwargs)
+        self.validate_architecture()  # here as well: `@strict` would wrap its ValueError into an error of another kind
+
+    @classmethod
+    def from_preset(cls, name: str, **kwargs: Any) -> "DiTARConfig":
+        """
+        Configuration of a size of the paper's Table 8, or of the shipped one.
+
+        Args:
+            name (`str`):
+                `"0.1B"`, `"0.4B"`, `"0.6B"`, `"1B"` or `"tiny"`. **kwargs: Further fields; a `lm_config` dict is added
+                to the preset's.
+
+        Returns:
+            [`DiTARConfig`].
+
+        Raises:
+            ValueError: If there is no such preset.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"`name` is {name!r}, but there are only the presets {', '.join(PRESETS)}.")
+        sizes = {part: dict(zip(SIZE_FIELDS, size, strict=True)) for part, size in PRESETS[name].items()}
+        lm_config = {"model_type": "arcee", **LM_DEFAULTS, **sizes["lm"], **kwargs.pop("lm_config", {})}
+        return cls(lm_config=lm_config, encoder_config=sizes["encoder"], locdit_config=sizes["locdit"], **kwargs)
+
+    @property
+    def patch_length(self) -> int:
+        """Samples in one patch: 2,400, a tenth of a second, by default."""
+        return self.patch_size * self.vae_config.hop_length
+
+    def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
+        """The language model's configuration, which caches are built from."""
+        return self.lm_config
+
+    def validate_architecture(self):
+        """Checks that the parts fit one another; called by the constructor."""
+        for name in ("latent_dim", "sampling_rate"):
+            if getattr(self, name) != getattr(self.vae_config, name):
+                raise ValueError(
+                    f"`{name}` ({getattr(self, name)}) differs from `vae_config.{name}` "
+                    f"({getattr(self.vae_config, name)}): make them equal."
+                )
+        if self.num_history_patches not in (0, 1, 2):
+            raise ValueError(f"`num_history_patches` must be 0, 1 or 2, got {self.num_history_patches}.")
+        for name in ("patch_size", "num_noise_samples"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")
+        if not 0 <= self.condition_dropout < 1:
+            raise ValueError(f"`condition_dropout` must lie in [0, 1), got {self.condition_dropout}.")
+        for name in ("timestep_logit_std", "history_noise_std", "stop_loss_weight", "alignment_loss_weight"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
+        if not self.stop_positive_weight > 0:
+            raise ValueError(f"`stop_positive_weight` must be positive, got {self.stop_positive_weight}.")
+        tokens = {name: getattr(self, name) for name in ("pad_token_id", "audio_bos_token_id", "audio_patch_token_id")}
+        if len(set(tokens.values())) < 3 or not all(
+            token is not None and 0 <= token < self.lm_config.vocab_size for token in tokens.values()
+        ):
+            raise ValueError(
+                f"{tokens} must be three different ids below `lm_config.vocab_size` ({self.lm_config.vocab_size})."
+            )
+        known = {"prediction_type", "algorithm_type", "start_timestep"}
+        if unknown := {key for key in self.scheduler_config if not key.startswith("_")} - known:
+            raise ValueError(
+                f"`scheduler_config` has unknown keys {sorted(unknown)}; DiTARScheduler takes {sorted(known)}."
+            )
+
+
+__all__ = ["DiTARConfig", "DiTARTransformerConfig"]

@@ -1,0 +1,120 @@
+"""The paper's decoder of the speech tokenizer, after BigVGAN (Lee et al., 2022): transposed convolutions and residual
+blocks with periodic activations, each activation between an upsampling and a downsampling against aliasing."""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+from .configuration_ditar_vae import DiTARVAEConfig
+from .layers_ditar_vae import PaddedConv1d, UpsamplingConv1d, apply_mask, upsample_mask
+
+FILTER_LENGTH = 12
+
+
+def lowpass_filter() -> torch.Tensor:
+    """Kaiser-windowed sinc of 12 taps that halves the band: cutoff 0.25, transition 0.3 cycles a sample, sum 1."""
+    attenuation = 2.285 * (FILTER_LENGTH // 2 - 1) * torch.pi * 4 * 0.3 + 7.95  # Kaiser's estimate in dB
+    beta = 0.1102 * (attenuation - 8.7) if attenuation > 50 else 0.5842 * (attenuation - 21) ** 0.4
+    window = torch.kaiser_window(FILTER_LENGTH, periodic=False, beta=float(beta), dtype=torch.float32)
+    time = torch.arange(FILTER_LENGTH, dtype=torch.float32) - (FILTER_LENGTH - 1) / 2
+    taps = 0.5 * window * torch.sinc(0.5 * time)
+    return taps / taps.sum()
+
+
+class AntiAliasedSnake(nn.Module):
+    """
+    `x + sin²(αx) / β` at twice the rate, then back, so that the harmonics it makes do not fold over.
+
+    A causal one sees the past only, which delays its output by half of each filter (5 steps).
+    """
+
+    def __init__(self, hidden_size: int, causal: bool):
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.zeros(hidden_size, 1))
+        self.log_beta = nn.Parameter(torch.zeros(hidden_size, 1))
+        self.register_buffer("filter", lowpass_filter(), persistent=False)
+        overlap = FILTER_LENGTH - 2
+        self.trim = 0 if causal else overlap // 2
+        self.pad = (overlap, 0) if causal else (overlap // 2, overlap // 2)
+
+    def reset_parameters(self):
+        """Initial values of the raw parameters and the buffer, also after construction on the meta device."""
+        init.zeros_(self.log_alpha)
+        init.zeros_(self.log_beta)
+        init.copy_(self.filter, lowpass_filter())
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(B, C, T)` in and out."""
+        channels, length = hidden_states.shape[1:]
+        taps = self.filter.to(hidden_states.dtype).expand(channels, 1, -1)
+        upsampled = 2 * F.conv_transpose1d(hidden_states, taps, stride=2, groups=channels)  # (B, C, 2T + 10)
+        upsampled = upsampled[..., self.trim : self.trim + 2 * length]
+        waves = (self.log_alpha.exp() * upsampled).sin().square() / (self.log_beta.exp() + 1e-9)
+        return F.conv1d(F.pad(upsampled + waves, self.pad), taps, stride=2, groups=channels)  # (B, C, T)
+
+
+class BigVGANBlock(nn.Module):
+    """Residual units of one kernel size at dilations 1, 3 and 5, each with two anti-aliased activations."""
+
+    dilations = (1, 3, 5)
+
+    def __init__(self, hidden_size: int, kernel_size: int, causal: bool):
+        super().__init__()
+        lookahead = 0 if causal else None
+        self.dilated = nn.ModuleList(
+            PaddedConv1d(hidden_size, hidden_size, kernel_size, dilation=dilation, lookahead=lookahead)
+            for dilation in self.dilations
+        )
+        self.plain = nn.ModuleList(
+            PaddedConv1d(hidden_size, hidden_size, kernel_size, lookahead=lookahead) for _ in self.dilations
+        )
+        self.activations = nn.ModuleList(AntiAliasedSnake(hidden_size, causal) for _ in range(2 * len(self.dilations)))
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, C, T)` in and out, with mask `(B, T)`."""
+        for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
+            first, second = self.activations[2 * index : 2 * index + 2]
+            residual = hidden_states
+            hidden_states = dilated(apply_mask(first(apply_mask(hidden_states, mask)), mask))
+            hidden_states = residual + plain(apply_mask(second(apply_mask(hidden_states, mask)), mask))
+        return hidden_states
+
+
+class BigVGANDecoder(nn.Module):
+    """Latents to waveform by transposed convolutions, each followed by residual blocks of several kernel sizes."""
+
+    def __init__(self, config: DiTARVAEConfig):
+        super().__init__()
+        sizes, causal = config.decoder_hidden_sizes, config.decoder_causal
+        self.strides = list(config.decoder_strides)
+        self.input_conv = PaddedConv1d(
+            config.latent_dim,
+            sizes[0],
+            max(config.kernel_size, config.decoder_lookahead_frames + 1),
+            lookahead=config.decoder_lookahead_frames if causal else None,
+        )
+        self.upsample = nn.ModuleList(
+            nn.Identity() if stride is None else UpsamplingConv1d(in_size, out_size, stride, causal)
+            for in_size, out_size, stride in zip([None, *sizes], sizes, [None, *self.strides], strict=False)
+        )
+        self.stages = nn.ModuleList(
+            nn.ModuleList(
+                nn.ModuleList(BigVGANBlock(size, kernel_size, causal) for kernel_size in config.decoder_kernel_sizes)
+                for _ in range(layers)
+            )
+            for size, layers in zip(sizes, config.decoder_num_layers, strict=True)
+        )
+        self.output_activation = AntiAliasedSnake(sizes[-1], causal)
+        self.output_conv = PaddedConv1d(sizes[-1], 1, config.kernel_size, lookahead=0 if causal else None)
+
+    def forward(self, latents: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, T, latent_dim)` with frame mask `(B, T)` to samples `(B, T * hop_length)`."""
+        hidden_states = self.input_conv(apply_mask(latents.transpose(1, 2), mask))  # (B, C, T)
+        for stride, upsample, stage in zip([1, *self.strides], self.upsample, self.stages, strict=True):
+            hidden_states = upsample(apply_mask(hidden_states, mask))  # (B, C', T * stride)
+            mask = upsample_mask(mask, stride)
+            for blocks in stage:
+                hidden_states = sum(block(hidden_states, mask) for block in blocks) / len(blocks)
+        hidden_states = apply_mask(self.output_activation(apply_mask(hidden_states, mask)), mask)
+        return self.output_conv(hidden_states)[:, 0].clamp(-1.0, 1.0)

@@ -1,0 +1,121 @@
+"""How DiTAR samples: the one home of its defaults."""
+
+from numbers import Integral, Real
+from typing import Any
+
+from transformers import GenerationConfig
+
+DEFAULTS = {
+    "temperature": 1.0,
+    "guidance_scale": 2.0,
+    "num_inference_steps": 10,
+    "max_new_tokens": 600,
+    "min_new_tokens": 1,
+    "stop_threshold": 0.5,
+    "max_patches_per_token": 1.5,
+    "min_patches_per_token": 0.2,
+    "spare_patches": 10,
+    "compile_patch_step": False,
+}
+# What the library and its pipelines may set besides; all else would be ignored, so it is refused.
+SHARED_ARGUMENTS = {
+    "cache_implementation",
+    "pad_token_id",
+    "return_dict_in_generate",
+    "use_cache",
+}
+
+
+class DiTARGenerationConfig(GenerationConfig):
+    """
+    Settings of [`DiTARForTextToSpeech.generate`].
+
+    Args:
+        temperature (`float`, *optional*, defaults to 1.0):
+            The paper's τ in [0, 1] (section 3.4): 0 is deterministic, 1 solves the plain ODE from noise.
+        guidance_scale (`float`, *optional*, defaults to 2.0):
+            Strength of LM guidance, 1 + w of Eq. 2: 1 is none, and then LocDiT runs on half as many rows.
+        num_inference_steps (`int`, *optional*, defaults to 10): Solver steps a patch (NFE).
+        max_new_tokens (`int`, *optional*, defaults to 600): Most patches of a row; 10 are a second.
+        min_new_tokens (`int`, *optional*, defaults to 1): Fewest patches of a row.
+        stop_threshold (`float`, *optional*, defaults to 0.5): Probability above which a row stops.
+        max_patches_per_token (`float`, *optional*, defaults to 1.5):
+            Bounds a row's patches, prompt included, by the number of its text tokens; measured on the training data.
+        min_patches_per_token (`float`, *optional*, defaults to 0.2): The same from below.
+        spare_patches (`int`, *optional*, defaults to 10): Added to the upper bound, for pauses.
+        compile_patch_step (`bool`, *optional*, defaults to `False`):
+            Whether to compile the work of one patch; needs `cache_implementation="static"`.
+        cache_implementation (`str`, *optional*): `"dynamic"` (default) or `"static"`, whose memory is taken at once.
+        **kwargs: What any generation config holds; sampling arguments of token models have no effect here.
+
+    Raises:
+        ValueError: If a value is out of range; see `validate`.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**{**DEFAULTS, **kwargs})
+
+    @classmethod
+    def from_model_config(cls, model_config) -> "DiTARGenerationConfig":
+        """The defaults; a model's configuration holds nothing about sampling."""
+        return cls(pad_token_id=model_config.pad_token_id)
+
+    def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None):
+        """
+        Checks ranges.
+
+        Raises:
+            ValueError: With the argument's name, its value and what it may be.
+        """
+        for name in ("num_inference_steps", "max_new_tokens", "min_new_tokens"):
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError(
+                f"`min_new_tokens` ({self.min_new_tokens}) must not exceed `max_new_tokens` ({self.max_new_tokens})."
+            )
+        # comparisons with NaN are false, so it is refused like any other value
+        for name, low, high, meaning in (
+            ("temperature", 0, 1, "0 is deterministic, 1 the plain ODE"),
+            ("guidance_scale", 1, float("inf"), "1 is no guidance"),
+            ("stop_threshold", 0, 1, "a probability"),
+            ("min_patches_per_token", 0, float("inf"), "0 is no bound"),
+            ("max_patches_per_token", 0, float("inf"), "from measured speech"),
+            ("spare_patches", 0, float("inf"), "patches for pauses"),
+        ):
+            value = getattr(self, name)
+            if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
+                raise ValueError(f"`{name}` must be a number in [{low}, {high}] ({meaning}), got {value!r}.")
+        if self.cache_implementation not in (None, "dynamic", "static"):
+            raise ValueError(
+                f"`cache_implementation` must be 'dynamic' or 'static', got {self.cache_implementation!r}."
+            )
+        if self.compile_patch_step and self.cache_implementation != "static":
+            raise ValueError(
+                "`compile_patch_step=True` needs `cache_implementation='static'`, whose shapes do not grow."
+            )
+
+    def merged(self, overrides: dict[str, Any]) -> "DiTARGenerationConfig":
+        """
+        A copy with other values.
+
+        Args:
+            overrides (`dict`): Names and values.
+
+        Returns:
+            [`DiTARGenerationConfig`].
+
+        Raises:
+            ValueError: If an argument is not one that speech is generated with, or out of range.
+        """
+        if unknown := sorted(set(overrides) - set(DEFAULTS) - SHARED_ARGUMENTS):
+            raise ValueError(
+                f"`{unknown[0]}` is not an argument of DiTAR's `generate`, which draws patches, not tokens; it takes "
+                f"{', '.join(f'`{name}`' for name in DEFAULTS)}."
+            )
+        values = {name: getattr(self, name) for name in (*DEFAULTS, "cache_implementation", "pad_token_id")}
+        return type(self)(**{**values, **overrides})
+
+
+__all__ = ["DiTARGenerationConfig"]

@@ -1,0 +1,87 @@
+"""Layers shared by the encoders and decoders of the speech tokenizer.
+
+Shapes: B batch, C channels, T time steps. Masks are `(B, T)`, 1 for a real step; every layer that mixes time steps
+reads zeros beyond the end of a row, so that a row in a batch equals the row alone.
+"""
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import initialization as init
+
+
+class PaddedConv1d(nn.Conv1d):
+    """
+    Convolution whose output has `T / stride` steps, with its padding placed by the number of future steps that it
+    sees.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, dilation, groups (`int`): As in `torch.nn.Conv1d`.
+        lookahead (`int`, *optional*): Future steps that an output step sees; 0 is causal. By default half of the
+        kernel.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, dilation=1, groups=1, lookahead=None):
+        super().__init__(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups)
+        padding = (kernel_size - 1) * dilation + 1 - stride
+        right = padding // 2 if lookahead is None else lookahead
+        self.pad = (padding - right, right)
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(hidden_states, self.pad))  # (B, C, T) -> (B, C', T / stride)
+
+
+class UpsamplingConv1d(nn.ConvTranspose1d):
+    """Transposed convolution with `T * stride` output steps; a causal one mixes a step with the one before it."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int, causal: bool):
+        super().__init__(in_channels, out_channels, 2 * stride, stride)
+        self.trim = 0 if causal else stride // 2
+
+    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        length = hidden_states.shape[-1] * self.stride[0]
+        return super().forward(hidden_states)[..., self.trim : self.trim + length]
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution and pointwise MLP with a residual connection (Liu et al., 2022), in one dimension."""
+
+    def __init__(self, hidden_size: int, mlp_size: int, kernel_size: int, causal: bool, layer_scale: float):
+        super().__init__()
+        self.depthwise = PaddedConv1d(
+            hidden_size, hidden_size, kernel_size, groups=hidden_size, lookahead=0 if causal else None
+        )
+        self.norm = nn.LayerNorm(hidden_size, eps=1e-6)
+        self.up_proj = nn.Linear(hidden_size, mlp_size)
+        self.down_proj = nn.Linear(mlp_size, hidden_size)
+        self.layer_scale_init = layer_scale
+        self.layer_scale = nn.Parameter(torch.full((hidden_size,), layer_scale))
+
+    def reset_parameters(self):
+        """Gives the raw parameter its initial value, also after construction on the meta device."""
+        init.constant_(self.layer_scale, self.layer_scale_init)
+
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, T, C)` in and out; `mask` is `(B, T)`."""
+        residual = hidden_states
+        if mask is not None:
+            hidden_states = hidden_states * mask[..., None]
+        # contiguous: a depthwise convolution over a transposed view is several times slower on a CPU
+        hidden_states = self.depthwise(hidden_states.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()
+        hidden_states = self.down_proj(F.gelu(self.up_proj(self.norm(hidden_states))))
+        return residual + self.layer_scale * hidden_states
+
+
+def downsample_mask(mask: torch.Tensor | None, stride: int) -> torch.Tensor | None:
+    """Mask `(B, T)` at the rate after a stride: `(B, T / stride)`; a step is real if its first sample is."""
+    return None if mask is None else mask[:, ::stride]
+
+
+def upsample_mask(mask: torch.Tensor | None, stride: int) -> torch.Tensor | None:
+    """Mask `(B, T)` at the rate before a stride: `(B, T * stride)`."""
+    return None if mask is None else mask.repeat_interleave(stride, dim=1)
+
+
+def apply_mask(hidden_states: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Zeros in `(B, C, T)` where `mask` `(B, T)` is 0."""
+    return hidden_states if mask is None else hidden_states * mask[:, None].to(hidden_states.dtype)

@@ -1,0 +1,449 @@
+"""DiTAR: patch encoder, causal language model, LocDiT and stop head around a frozen tokenizer of speech (section 3.1).
+
+Shapes: B batch, S sequence (text, audio_bos, patches), T latent frames, P frames in a patch, D latent channels, N
+target patches of the whole batch, R draws for each, H the language model's width.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers.utils.torch_utils import randn_tensor
+from torch import nn
+from transformers import AutoModel, Cache, PreTrainedModel
+from transformers import initialization as init
+from transformers.utils import ModelOutput
+
+from .alignment_ditar import DiTARAlignmentHead
+from .configuration_ditar import DiTARConfig
+from .generation_ditar import DiTARGenerationMixin
+from .locdit_ditar import LocDiT
+from .loss_ditar import IGNORE_INDEX, diffusion_loss, sample_timesteps, stop_loss
+from .modeling_ditar_vae import DiTARVAE
+from .scheduling_ditar import DiTARScheduler
+from .transformer_ditar import DiTARRotaryEmbedding, DiTARTransformer
+
+
+@dataclass
+class DiTARModelOutput(ModelOutput):
+    """
+    Output of [`DiTARModel`].
+
+    Args:
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): States of the LM.
+        past_key_values (`Cache`, *optional*): Its cache.
+    """
+
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+
+
+@dataclass
+class DiTARForTextToSpeechOutput(ModelOutput):
+    """
+    Output of [`DiTARForTextToSpeech`].
+
+    Args:
+        loss (`torch.Tensor` of shape `()`): Weighted sum of the losses below; `None` without latents.
+        diffusion_loss (`torch.Tensor` of shape `()`): Flow-matching loss on target patches (Eq. 7).
+        stop_loss (`torch.Tensor` of shape `()`): Of the stop head; `None` without labels.
+        alignment_loss (`torch.Tensor` of shape `()`): Of the alignment head; `None` without its labels.
+        stop_logits (`torch.Tensor` of shape `(batch_size, sequence_length)`): For "no patch follows this state".
+        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): States of the LM.
+        past_key_values (`Cache`, *optional*): Its cache.
+    """
+
+    loss: torch.Tensor | None = None
+    diffusion_loss: torch.Tensor | None = None
+    stop_loss: torch.Tensor | None = None
+    alignment_loss: torch.Tensor | None = None
+    stop_logits: torch.Tensor | None = None
+    last_hidden_state: torch.Tensor | None = None
+    past_key_values: Cache | None = None
+
+
+class DiTARPatchEncoder(nn.Module):
+    """Turns each patch into one vector for the LM: a learnt token reads the patch's frames (section 3.5.2)."""
+
+    def __init__(self, config: DiTARConfig):
+        super().__init__()
+        hidden_size = config.encoder_config.hidden_size
+        self.initializer_range = config.initializer_range
+        self.patch_token = nn.Parameter(torch.empty(hidden_size))
+        self.input_proj = nn.Linear(config.latent_dim, hidden_size)
+        self.transformer = DiTARTransformer(config.encoder_config, 1 + config.patch_size)
+        self.output_proj = nn.Linear(hidden_size, config.lm_config.hidden_size)
+
+    def reset_parameters(self):
+        """Gives the learnt token its initial value, also after construction on the meta device."""
+        init.normal_(self.patch_token, std=self.initializer_range)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(N, P, D)` latents to `(N, H)` embeddings."""
+        token = self.patch_token.expand(patches.shape[0], 1, -1)
+        hidden_states = torch.cat((token, self.input_proj(patches)), dim=1)  # (N, 1 + P, C)
+        return self.output_proj(self.transformer(hidden_states)[:, 0])
+
+
+class DiTARPreTrainedModel(PreTrainedModel):
+    """Weights initialisation, and what the parts of DiTAR support."""
+
+    config_class = DiTARConfig
+    base_model_prefix = "model"
+    main_input_name = "input_ids"
+    # a patch's tokens must stay on one device, and so must a layer of the LM, whose own list is added to this one
+    _no_split_modules = ["DiTARTransformerBlock", "ConvNeXtBlock", "BigVGANBlock", "ResidualUnit"]
+    _skip_keys_device_placement = ["past_key_values"]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+    # the tokenizer of speech is trained apart, and its latents are only as good as its precision
+    _keep_in_fp32_modules_strict = ["vae"]
+
+    def __init__(self, config: DiTARConfig, *args, **kwargs):
+        super().__init__(config, *args, **kwargs)
+        # the lean transformers are plain modules, so nobody else tells them how to attend
+        for part in (config.encoder_config, config.locdit_config):
+            if part._attn_implementation is None:
+                part._attn_implementation = config._attn_implementation
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, DiTARPatchEncoder | DiTARRotaryEmbedding):
+            module.reset_parameters()
+
+
+class DiTARModel(DiTARPreTrainedModel):
+    """
+    Text embedding, patch encoder and language model: the part of DiTAR that reads.
+
+    Args:
+        config ([`DiTARConfig`]): Sizes; the language model is built by `AutoModel` from `config.lm_config`.
+    """
+
+    def __init__(self, config: DiTARConfig):
+        super().__init__(config)
+        self.language_model = AutoModel.from_config(config.lm_config)
+        self.patch_encoder = DiTARPatchEncoder(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The text embedding, which is the language model's."""
+        return self.language_model.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module):
+        """Replaces the text embedding."""
+        self.language_model.set_input_embeddings(value)
+
+    def embed(self, input_ids: torch.Tensor, patches: torch.Tensor | None) -> torch.Tensor:
+        """
+        Embeddings of tokens and, in place of placeholders, of patches.
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`): Tokens.
+            patches (`torch.Tensor` of shape `(num_patches, patch_size, latent_dim)`, *optional*):
+                The patches of all rows, one after the other.
+
+        Returns:
+            `torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`.
+
+        Raises:
+            ValueError: If there is not one patch for each placeholder.
+        """
+        embeds = self.get_input_embeddings()(input_ids)
+        is_patch = input_ids == self.config.audio_patch_token_id
+        num_patches = 0 if patches is None else patches.shape[0]
+        if int(is_patch.sum()) != num_patches:
+            raise ValueError(
+                f"`input_ids` holds {int(is_patch.sum())} placeholders (id {self.config.audio_patch_token_id}) but "
+                f"there are {num_patches} patches: put one placeholder for each {self.config.patch_size} frames."
+            )
+        if num_patches:
+            embeds = embeds.masked_scatter(is_patch[..., None], self.patch_encoder(patches).to(embeds.dtype))
+        return embeds
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        patches: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+    ) -> DiTARModelOutput:
+        """
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+                Left-padded text, audio_bos, placeholders.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 1 for real positions.
+            patches (`torch.Tensor` of shape `(num_patches, patch_size, latent_dim)`, *optional*):
+                Of all rows in order.
+            past_key_values (`Cache`, *optional*): States of the positions before.
+            use_cache (`bool`, *optional*, defaults to `False`): Whether to return a cache.
+
+        Returns:
+            [`DiTARModelOutput`].
+        """
+        position_ids = None
+        if attention_mask is not None:
+            # positions count real tokens only, so that left padding changes nothing
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp_min(0)[:, -input_ids.shape[1] :]
+        output = self.language_model(
+            inputs_embeds=self.embed(input_ids, patches),
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            use_cache=use_cache,
+        )
+        return DiTARModelOutput(output.last_hidden_state, output.past_key_values)
+
+
+class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
+    """
+    DiTAR for text-to-speech: [`DiTARModel`], LocDiT, stop head and the frozen [`DiTARVAE`].
+
+    Args:
+        config ([`DiTARConfig`]): Sizes, and how it is trained.
+    """
+
+    def __init__(self, config: DiTARConfig):
+        super().__init__(config)
+        self.model = DiTARModel(config)
+        self.locdit = LocDiT(config)
+        self.stop_head = nn.Linear(config.lm_config.hidden_size, 1)
+        self.alignment_head = DiTARAlignmentHead(config) if config.alignment_loss_weight else None
+        self.vae = DiTARVAE(config.vae_config)
+        self.vae.requires_grad_(False)
+        self.noise_scheduler = DiTARScheduler(**config.scheduler_config)
+        self.post_init()
+        self.vae.eval()
+
+    @classmethod
+    def from_vae(cls, vae: DiTARVAE, config: DiTARConfig) -> "DiTARForTextToSpeech":
+        """
+        A fresh model around a trained tokenizer of speech.
+
+        Args:
+            vae ([`DiTARVAE`]): Its weights are copied.
+            config ([`DiTARConfig`]): Sizes of the rest; its `vae_config` is replaced by that of `vae`.
+
+        Returns:
+            [`DiTARForTextToSpeech`].
+
+        Raises:
+            ValueError: If the sizes that both name differ.
+        """
+        values = config.to_dict()
+        values["vae_config"] = vae.config.to_dict()
+        model = cls(cls.config_class(**values))
+        model.vae.load_state_dict(vae.state_dict())
+        return model
+
+    def train(self, mode: bool = True) -> "DiTARForTextToSpeech":
+        """Sets training mode on all but the frozen tokenizer of speech."""
+        super().train(mode)
+        self.vae.eval()
+        return self
+
+    def _apply(self, fn, recurse: bool = True):
+        # `.to(bfloat16)` and the like must move the tokenizer of speech but not round it
+        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor.new_empty(0))
+            return fn(tensor) if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        vae = self._modules.pop("vae")
+        try:
+            super()._apply(fn, recurse)
+            vae._apply(keep_dtype, recurse)
+        finally:
+            self._modules["vae"] = vae
+        return self
+
+    @torch.no_grad()
+    def encode_waveforms(
+        self,
+        waveforms: torch.Tensor,
+        waveforms_mask: torch.Tensor | None = None,
+        sample: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """
+        Latents of waveforms, in fp32 whatever the precision around it.
+
+        Args:
+            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`):
+                A multiple of `config.patch_length` samples.
+            waveforms_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for real samples.
+            sample (`bool`, *optional*, defaults to `False`): Whether to draw from the posterior; its mean otherwise.
+            generator (`torch.Generator`, *optional*): Source of the draw.
+
+        Returns:
+            Latents `(batch_size, num_frames, latent_dim)` and their mask `(batch_size, num_frames)` or `None`.
+        """
+        with torch.autocast(waveforms.device.type, enabled=False):
+            posterior = self.vae.encode(waveforms.float(), waveforms_mask)
+        return posterior.sample(generator) if sample else posterior.mode(), posterior.mask
+
+    def _patches(
+        self, latents: torch.Tensor, latents_mask: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Right-padded frames `(B, T, D)` to patches `(B, T/P, P, D)`, frame mask `(B, T/P, P)` and patch mask."""
+        size = self.config.patch_size
+        if latents.ndim != 3 or latents.shape[1] % size or latents.shape[2] != self.config.latent_dim:
+            raise ValueError(
+                f"`latents` must be (batch_size, num_frames, {self.config.latent_dim}) with a multiple of {size} "
+                f"frames, got {list(latents.shape)}: pad waveforms to a multiple of "
+                f"{self.config.patch_length} samples."
+            )
+        if latents_mask is None:
+            latents_mask = latents.new_ones(latents.shape[:2])
+        elif latents_mask.shape != latents.shape[:2]:
+            raise ValueError(
+                f"`latents_mask` {list(latents_mask.shape)} must match `latents` {list(latents.shape[:2])}."
+            )
+        patches = latents.unflatten(1, (-1, size))  # (B, T/P, P, D)
+        frame_mask = latents_mask.unflatten(1, (-1, size)).float()
+        return patches, frame_mask, frame_mask[:, :, 0].bool()
+
+    def _history(self, patches: torch.Tensor) -> torch.Tensor:
+        """The patches before each, oldest first, zeros before the first: `(B, N, P, D)` to `(B, N, K * P, D)`."""
+        shifts = range(self.config.num_history_patches, 0, -1)
+        padded = [nn.functional.pad(patches, (0, 0, 0, 0, shift, 0))[:, : patches.shape[1]] for shift in shifts]
+        return torch.cat(padded, dim=2) if padded else patches[:, :, :0]
+
+    def _diffusion_loss(
+        self,
+        states: torch.Tensor,
+        target: torch.Tensor,
+        history: torch.Tensor,
+        frame_mask: torch.Tensor,
+        generator: torch.Generator | None,
+    ) -> torch.Tensor:
+        """Loss of Eq. 7 over states `(N, H)`, patches `(N, P, D)`, history `(N, K * P, D)`, with independent draws."""
+        draws = self.config.num_noise_samples
+        states, target, history, frame_mask = (
+            x.repeat_interleave(draws, dim=0) for x in (states, target.float(), history, frame_mask)
+        )  # (N * R, …)
+        timestep = sample_timesteps(
+            (target.shape[0],),
+            self.config.timestep_distribution,
+            self.config.timestep_logit_mean,
+            self.config.timestep_logit_std,
+            target.device,
+            generator,
+        )
+        noise = randn_tensor(target.shape, generator, target.device, torch.float32)
+        if self.training and self.config.condition_dropout:
+            source = target.device if generator is None else generator.device
+            chance = torch.rand(states.shape[0], device=source, generator=generator).to(states.device)
+            states = states * (chance >= self.config.condition_dropout)[:, None].to(states.dtype)
+        noisy = self.noise_scheduler.add_noise(target, noise, timestep)
+        prediction = self.locdit(noisy.to(states.dtype), timestep, states, history.to(states.dtype))
+        velocity = self.noise_scheduler.get_target(target, noise, timestep)
+        with torch.autocast(target.device.type, enabled=False):
+            return diffusion_loss(prediction, velocity, frame_mask)
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        latents: torch.Tensor | None = None,
+        latents_mask: torch.Tensor | None = None,
+        waveforms: torch.Tensor | None = None,
+        waveforms_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        alignment_labels: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        use_cache: bool = False,
+        generator: torch.Generator | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        return_dict: bool | None = None,
+    ) -> DiTARForTextToSpeechOutput | tuple[Any, ...]:
+        """
+        States and losses with the true patches as input (teacher forcing).
+
+        Args:
+            input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+                Left-padded phonemes, audio_bos, and one placeholder for each patch.
+            attention_mask (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*): 1 for real positions.
+            latents (`torch.Tensor` of shape `(batch_size, num_frames, latent_dim)`, *optional*):
+                Right-padded normalised latents, a multiple of `patch_size` frames a row.
+            latents_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*): 1 for real frames.
+            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                In place of latents; a row's real length is a multiple of `config.patch_length` samples.
+            waveforms_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for real samples.
+            labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                Stop labels: 1 on the last patch, 0 on states that a target patch is drawn from, −100 elsewhere.
+                Without them, all patches are targets and there is no stop loss.
+            alignment_labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+                On a state that a patch is drawn from, the position in `input_ids` of the token spoken in its middle;
+                −100 elsewhere or where unknown. Needs `config.alignment_loss_weight`.
+            past_key_values (`Cache`, *optional*): States of the positions before.
+            use_cache (`bool`, *optional*, defaults to `False`): Whether to return a cache.
+            generator (`torch.Generator`, *optional*): Source of times, noise and condition dropping.
+            num_items_in_batch (`int`, *optional*):
+                Labelled states in all micro-batches of an optimizer step, from the `Trainer`: the losses are then this
+                batch's share of their mean.
+            return_dict (`bool`, *optional*): Whether to return an output object rather than a tuple.
+
+        Returns:
+            [`DiTARForTextToSpeechOutput`].
+
+        Raises:
+            ValueError: If patches and placeholders do not match, shapes are wrong, or both or neither of latents and
+                waveforms are given where placeholders stand.
+        """
+        if latents is not None and waveforms is not None:
+            raise ValueError("`latents` and `waveforms` are both given: pass the one that you have, not both.")
+        if waveforms is not None:
+            sample = self.training and self.config.sample_latents
+            latents, latents_mask = self.encode_waveforms(waveforms, waveforms_mask, sample, generator)
+        if latents is None:
+            output = self.model(input_ids, attention_mask, None, past_key_values, use_cache)
+            result = DiTARForTextToSpeechOutput(stop_logits=self.stop_head(output.last_hidden_state)[..., 0], **output)
+            return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
+
+        target, frame_mask, patch_mask = self._patches(latents, latents_mask)
+        seen = target
+        if self.training and self.config.history_noise_std:
+            noise = randn_tensor(target.shape, generator, target.device, target.dtype)
+            seen = target + self.config.history_noise_std * noise
+        dtype = self.stop_head.weight.dtype
+        output = self.model(input_ids, attention_mask, seen[patch_mask].to(dtype), past_key_values, use_cache)
+        states = output.last_hidden_state  # (B, S, H)
+        stop_logits = self.stop_head(states)[..., 0]  # (B, S)
+
+        # a patch is drawn from the state before its placeholder; it is a target where that state's label is 0
+        is_drawn = input_ids[:, 1:] == self.config.audio_patch_token_id
+        is_target = is_drawn if labels is None else is_drawn & (labels[:, :-1] == 0)
+        picked = is_target[is_drawn]  # (patches,) in the order of patch_mask
+        losses = {
+            "diffusion_loss": self._diffusion_loss(
+                states[:, :-1][is_target],
+                target[patch_mask][picked],
+                self._history(seen)[patch_mask][picked],
+                frame_mask[patch_mask][picked],
+                generator,
+            )
+        }
+        loss = losses["diffusion_loss"]
+        if labels is not None:
+            losses["stop_loss"] = stop_loss(stop_logits, labels, self.config.stop_positive_weight)
+            loss = loss + self.config.stop_loss_weight * losses["stop_loss"]
+        if alignment_labels is not None and self.alignment_head is not None:
+            losses["alignment_loss"] = self.alignment_head(states, input_ids, alignment_labels)
+            loss = loss + self.config.alignment_loss_weight * losses["alignment_loss"]
+        if num_items_in_batch is not None and labels is not None:
+            loss = loss * (labels != IGNORE_INDEX).sum() / num_items_in_batch
+        result = DiTARForTextToSpeechOutput(loss=loss, stop_logits=stop_logits, **losses, **output)
+        return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
+
+
+__all__ = [
+    "DiTARForTextToSpeech",
+    "DiTARForTextToSpeechOutput",
+    "DiTARModel",
+    "DiTARModelOutput",
+    "DiTARPreTrainedModel",
+]

@@ -1,0 +1,72 @@
+"""Pictures of speech; needs matplotlib (the extra `plot`)."""
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+WINDOW_SECONDS = 0.04
+HOPS_PER_WINDOW = 4
+DYNAMIC_RANGE_DB = 80
+
+
+def log_spectrogram(waveform: "np.ndarray", sampling_rate: int) -> "np.ndarray":
+    """
+    Magnitudes of the short-time Fourier transform in dB below the loudest bin, cut off at `-DYNAMIC_RANGE_DB`.
+
+    Args:
+        waveform (`np.ndarray` of shape `(num_samples,)`):
+            The samples; silence is added at both ends so that each frame is centred on its time.
+        sampling_rate (`int`):
+            Samples per second.
+
+    Returns:
+        `np.ndarray` of shape `(num_frequencies, num_frames)`.
+    """
+    import numpy as np
+
+    window_samples = round(WINDOW_SECONDS * sampling_rate)
+    padded = np.pad(np.asarray(waveform, dtype=np.float64), window_samples // 2)
+    padded = np.pad(padded, (0, max(0, window_samples - padded.size)))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, window_samples)[:: window_samples // HOPS_PER_WINDOW]
+    magnitudes = np.abs(np.fft.rfft(frames * np.hanning(window_samples))).T
+    loudest = magnitudes.max()
+    if loudest == 0:
+        return np.full_like(magnitudes, -DYNAMIC_RANGE_DB)
+    return 20 * np.log10(np.maximum(magnitudes / loudest, 10 ** (-DYNAMIC_RANGE_DB / 20)))
+
+
+def save_spectrogram(waveform: "np.ndarray", sampling_rate: int, path: str | Path, title: str = "") -> None:
+    """
+    Draw the spectrogram of `waveform`, over time in seconds and frequency in kHz, and save it as a picture.
+
+    Args:
+        waveform (`np.ndarray` of shape `(num_samples,)`):
+            The samples.
+        sampling_rate (`int`):
+            Samples per second.
+        path (`str` or `Path`):
+            Where to write; the suffix (`.png`, `.pdf`, `.svg`) decides the format.
+        title (`str`, *optional*, defaults to `""`):
+            Stands above the picture; a long one is shortened.
+    """
+    # A Figure of its own leaves pyplot and the user's choice of backend alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.add_subplot()
+    extent = (0.0, len(waveform) / sampling_rate, 0.0, sampling_rate / 2000)
+    image = axes.imshow(
+        log_spectrogram(waveform, sampling_rate), origin="lower", aspect="auto", extent=extent, cmap="magma"
+    )
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("frequency (kHz)")
+    # A text with two $ signs is no formula.
+    axes.set_title(title if len(title) <= 90 else title[:89] + "…", parse_math=False)
+    figure.colorbar(image, label="level (dB, loudest at 0)")
+    with warnings.catch_warnings():
+        # The title may be in a script that the font of the picture lacks.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        figure.savefig(path, dpi=120)
