@@ -1,16 +1,15 @@
 """Patch by patch: LocDiT paints, the patch encoder reads, the language model goes on (sections 3.3 to 3.5.4)."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import Cache, DynamicCache, GenerationConfig, StaticCache
+from transformers import GenerationConfig
 from transformers.utils import ModelOutput, logging
 
 from .generation_config_ditar import DEFAULTS, DiTARGenerationConfig
+from .patch_loop_ditar import DiTARPatchLoop, Prompt
 
 logger = logging.get_logger(__name__)
 
@@ -33,49 +32,7 @@ class DiTARGenerateOutput(ModelOutput):
     reached_limit: torch.Tensor | None = None
 
 
-@dataclass
-class PatchState:
-    """
-    What one patch leaves for the next; rows are those that still speak.
-
-    Attributes:
-        hidden_states (`torch.Tensor` of shape `(batch_size, hidden_size)`): State that the next patch is drawn from.
-        history (`torch.Tensor` of shape `(batch_size, num_history_patches * patch_size, latent_dim)`):
-            Last clean frames.
-        position_ids (`torch.Tensor` of shape `(batch_size, 1)`): Position of the next patch in the LM.
-        attention_mask (`torch.Tensor`):
-            Additive, `(batch_size, 1, 1, cache_length)`, or `(batch_size, cache_length)` for kernels that make their
-            own.
-        past_key_values (`Cache`): The LM's.
-        time_embeds (`torch.Tensor` of shape `(num_inference_steps, locdit_hidden_size)`): The same for all patches.
-        tokens (`torch.Tensor` of shape `(branches * batch_size, 1 + history + patch_size, locdit_hidden_size)`):
-            LocDiT's input, written in place; two branches with guidance, the conditioned one first.
-    """
-
-    hidden_states: torch.Tensor
-    history: torch.Tensor
-    position_ids: torch.Tensor
-    attention_mask: torch.Tensor
-    past_key_values: Cache
-    time_embeds: torch.Tensor
-    tokens: torch.Tensor
-
-
-@dataclass
-class Prompt:
-    """Voice prompts as patches: `(num_patches, patch_size, latent_dim)` of all rows in order, and how many each row
-    has.
-    """
-
-    patches: torch.Tensor
-    counts: list[int]
-
-    def rows(self) -> list[torch.Tensor]:
-        """Patches of each row."""
-        return list(self.patches.split(self.counts))
-
-
-class DiTARGenerationMixin:
+class DiTARGenerationMixin(DiTARPatchLoop):
     """`generate` for [`DiTARForTextToSpeech`]; independent of transformers' loop over token logits."""
 
     generation_config_class = DiTARGenerationConfig
@@ -176,8 +133,6 @@ class DiTARGenerationMixin:
             num_patches=torch.tensor([len(row) // self.config.patch_size for row in latents], device=device),
             reached_limit=torch.tensor([not has_stopped for has_stopped in stopped], device=device),
         )
-
-    # -- arguments ----------------------------------------------------------------------------------------------------
 
     def _merge_generation_config(
         self, generation_config: GenerationConfig | None, overrides: dict[str, Any]
@@ -287,216 +242,6 @@ class DiTARGenerationMixin:
             bound = int(config.min_patches_per_token * num_tokens) - num_prompt
             fewest.append(min(most[-1], max(config.min_new_tokens, bound)))
         return fewest, most
-
-    # -- the loop -----------------------------------------------------------------------------------------------------
-
-    def _prefill(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        prompt: Prompt,
-        scheduler: Any,
-        config: DiTARGenerationConfig,
-        max_new_patches: int,
-    ) -> PatchState:
-        """Runs the LM over text and prompts and lays out all that the loop writes to."""
-        lm, dtype = self.model.language_model, self.stop_head.weight.dtype
-        batch_size, prefix_length = input_ids.shape
-        if config.cache_implementation == "static":
-            cache = StaticCache(config=lm.config, max_cache_len=prefix_length + max_new_patches)
-        else:
-            cache = DynamicCache(config=lm.config)
-        patches = prompt.patches.to(dtype) if prompt.patches.numel() else None
-        hidden_states = self.model(input_ids, attention_mask, patches, cache, use_cache=True).last_hidden_state[:, -1]
-
-        cache_length = prefix_length + max_new_patches
-        mask = torch.nn.functional.pad(attention_mask, (0, max_new_patches))  # (B, cache_length), future closed
-        if self._takes_additive_mask():
-            mask = torch.where(mask == 1, 0.0, torch.finfo(dtype).min).to(dtype)[:, None, None]
-        frames = self.config.num_history_patches * self.config.patch_size
-        history = torch.zeros(batch_size, frames, self.config.latent_dim, device=input_ids.device)
-        for row, row_patches in enumerate(prompt.rows() if prompt.patches.numel() else []):
-            last = row_patches.flatten(0, 1)[-frames:] if frames else row_patches[:0].flatten(0, 1)
-            history[row, frames - len(last) :] = last
-        branches = 2 if config.guidance_scale > 1 else 1
-        locdit = self.locdit
-        tokens = locdit.sample_proj.weight.new_zeros(
-            branches * batch_size, 1 + frames + self.config.patch_size, locdit.sample_proj.out_features
-        )
-        return PatchState(
-            hidden_states=hidden_states,
-            history=history,
-            position_ids=attention_mask.sum(1, keepdim=True),
-            attention_mask=mask[..., :cache_length],
-            past_key_values=cache,
-            time_embeds=locdit.time_embedding(scheduler.timesteps),
-            tokens=tokens,
-        )
-
-    def _takes_additive_mask(self) -> bool:
-        """Whether the LM takes a mask made once; flash kernels and layers with windows make their own at each step."""
-        lm_config = self.model.language_model.config
-        windows = {kind for kind in getattr(lm_config, "layer_types", None) or [] if kind != "full_attention"}
-        return lm_config._attn_implementation in ("sdpa", "eager") and not windows
-
-    def _patch_step(
-        self,
-        state: PatchState,
-        scheduler: Any,
-        guidance_scale: float,
-        noise: torch.Tensor | None,
-        attention_mask: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """
-        One patch: LocDiT at each time, patch encoder, one token of the LM, stop logit. It compiles as one graph.
-
-        Args:
-            state ([`PatchState`]):
-                From the patch before; hidden states and positions are replaced, the rest written to.
-            scheduler ([`DiTARScheduler`]): With its timesteps set.
-            guidance_scale (`float`): 1 is none.
-            noise (`torch.Tensor` of shape `(batch_size, patch_size, latent_dim)`, *optional*):
-                The start, or what is added at the temperature's time; `None` if the plan draws nothing.
-            attention_mask (`torch.Tensor`): That of `state` with the new position open.
-
-        Returns:
-            The patch `(batch_size, patch_size, latent_dim)` in fp32, and the logit of "no patch follows"
-            `(batch_size,)`.
-        """
-        locdit, config = self.locdit, self.config
-        batch_size = state.hidden_states.shape[0]
-        branches = state.tokens.shape[0] // batch_size
-        history_end = 1 + state.history.shape[1]
-        condition = locdit.condition_proj(state.hidden_states)  # (B, C); zeros in the branch without condition
-        tokens = state.tokens.view(branches, batch_size, *state.tokens.shape[1:])
-        if history_end > 1:
-            tokens[:, :, 1:history_end] = locdit.embed_history(state.history.to(condition.dtype))
-        sample = torch.zeros_like(noise) if noise is not None else torch.zeros_like(self._blank_patch(state))
-        if scheduler.starts_from_noise:
-            sample = noise
-        previous = None
-        for index in range(state.time_embeds.shape[0]):
-            tokens[:, :, 0] = state.time_embeds[index]
-            tokens[0, :, 0] += condition
-            tokens[:, :, history_end:] = locdit.sample_proj(sample.to(condition.dtype))
-            output = locdit.read_out(locdit.transformer(state.tokens)).float()  # (branches * B, P, D)
-            if branches == 2:
-                conditioned, free = output.chunk(2)
-                output = free + guidance_scale * (conditioned - free)  # Eq. 2 with guidance_scale = 1 + w
-            sample, previous = scheduler.update(output, index, sample, previous, noise)
-        if history_end > 1:
-            state.history[:, : -config.patch_size] = state.history[:, config.patch_size :].clone()
-            state.history[:, -config.patch_size :] = sample
-        embeds = self.model.patch_encoder(sample.to(condition.dtype))[:, None]  # (B, 1, H)
-        hidden_states = self.model.language_model(
-            inputs_embeds=embeds,
-            attention_mask=attention_mask,
-            position_ids=state.position_ids,
-            past_key_values=state.past_key_values,
-            use_cache=True,
-        ).last_hidden_state[:, 0]
-        state.hidden_states = hidden_states
-        state.position_ids = state.position_ids + 1
-        return sample, self.stop_head(hidden_states)[:, 0].float()
-
-    def _blank_patch(self, state: PatchState) -> torch.Tensor:
-        """A patch of zeros in fp32 for the rows of a state: `(batch_size, patch_size, latent_dim)`."""
-        shape = (state.hidden_states.shape[0], self.config.patch_size, self.config.latent_dim)
-        return torch.zeros(shape, device=state.hidden_states.device)
-
-    def _patch_step_function(self, config: DiTARGenerationConfig) -> Callable:
-        if not config.compile_patch_step:
-            return self._patch_step
-        if getattr(self, "_compiled_patch_step", None) is None:
-            self._compiled_patch_step = torch.compile(self._patch_step, fullgraph=True)
-        return self._compiled_patch_step
-
-    def _draw_patches(
-        self,
-        state: PatchState,
-        scheduler: Any,
-        config: DiTARGenerationConfig,
-        fewest: list[int],
-        most: list[int],
-        generator: torch.Generator | list[torch.Generator] | None,
-        streamer: Any | None,
-    ) -> tuple[list[torch.Tensor], list[bool]]:
-        """Latents `(num_frames, latent_dim)` of each row, and whether the row stopped by itself."""
-        device, patch_size = state.hidden_states.device, self.config.patch_size
-        step = self._patch_step_function(config)
-        # reading a flag waits for the device, so elsewhere than on a CPU it is read when the next patch is under way
-        delay = 0 if device.type == "cpu" else 1
-        rows = list(range(len(most)))  # row of the batch at each place of the state
-        drawn, stopped = [[] for _ in most], [False] * len(most)
-        shape = (len(most), patch_size, self.config.latent_dim)
-        draws_noise = scheduler.starts_from_noise or scheduler.renoise_index is not None
-        prefix_length = state.attention_mask.shape[-1] - max(most)
-        threshold = torch.tensor(config.stop_threshold).logit().item()
-        waiting = []  # (rows, patches, flags) of patches whose flags are still unread
-        for index in range(max(most) + delay):
-            if index < max(most):
-                mask = self._open_position(state, prefix_length + index, config)
-                noise = None
-                if draws_noise:
-                    # drawn for the whole batch, so that rows that end change nothing for the others
-                    noise = self._draw_noise(shape, generator, rows, device)
-                patches, logits = step(state, scheduler, config.guidance_scale, noise, mask)
-                waiting.append((list(rows), patches, logits > threshold))
-            if index < delay:
-                continue
-            spoken, patches, flags = waiting.pop(0)
-            latents = torch.zeros(shape, device=device) if streamer is not None else None
-            for place, (row, flag) in enumerate(zip(spoken, flags.tolist(), strict=True)):
-                if stopped[row] or len(drawn[row]) >= most[row]:
-                    continue  # a surplus patch, drawn while the flag was under way
-                drawn[row].append(patches[place])
-                stopped[row] = flag and len(drawn[row]) >= fewest[row]
-                if latents is not None:
-                    latents[row] = patches[place]
-            if streamer is not None:
-                streamer.put(latents)
-            kept = [place for place, row in enumerate(rows) if not stopped[row] and len(drawn[row]) < most[row]]
-            if not kept:
-                break
-            if len(kept) <= len(rows) // 2:
-                # fewer shapes to compile and fewer copies than compacting after every row
-                self._keep_rows(state, kept)
-                rows = [rows[place] for place in kept]
-        if streamer is not None:
-            streamer.end()
-        return [torch.cat(patches) for patches in drawn], stopped
-
-    def _open_position(self, state: PatchState, position: int, config: DiTARGenerationConfig) -> torch.Tensor:
-        """Lets the LM see the position of the next patch; a growing cache gets a growing view of the mask."""
-        state.attention_mask[..., position] = 0 if state.attention_mask.ndim == 4 else 1
-        return (
-            state.attention_mask
-            if config.cache_implementation == "static"
-            else state.attention_mask[..., : position + 1]
-        )
-
-    def _draw_noise(
-        self,
-        shape: tuple[int, ...],
-        generator: torch.Generator | list[torch.Generator] | None,
-        rows: list[int],
-        device: torch.device,
-    ) -> torch.Tensor:
-        """Noise for the rows that still speak, `(len(rows), patch_size, latent_dim)`."""
-        if isinstance(generator, list):
-            return randn_tensor((len(rows), *shape[1:]), [generator[row] for row in rows], device, torch.float32)
-        noise = randn_tensor(shape, generator, device, torch.float32)
-        return noise if len(rows) == shape[0] else noise[rows]
-
-    def _keep_rows(self, state: PatchState, places: list[int]):
-        """Drops the rows of a state that have ended."""
-        index = torch.tensor(places, device=state.hidden_states.device)
-        branches = state.tokens.shape[0] // state.hidden_states.shape[0]
-        state.tokens = state.tokens[: branches * len(places)].clone()
-        for name in ("hidden_states", "history", "position_ids", "attention_mask"):
-            setattr(state, name, getattr(state, name)[index])
-        for layer in state.past_key_values.layers:
-            layer.keys, layer.values = layer.keys[index], layer.values[index]
 
     def _decode_rows(self, latents: list[torch.Tensor]) -> list[torch.Tensor]:
         """Waveforms of the rows, decoded as one batch in fp32."""

@@ -11,7 +11,6 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 from transformers import AutoModel, Cache, PreTrainedModel
-from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from .alignment_ditar import DiTARAlignmentHead
@@ -20,8 +19,9 @@ from .generation_ditar import DiTARGenerationMixin
 from .locdit_ditar import LocDiT
 from .loss_ditar import IGNORE_INDEX, diffusion_loss, sample_timesteps, stop_loss
 from .modeling_ditar_vae import DiTARVAE
+from .patch_encoder_ditar import DiTARPatchEncoder
 from .scheduling_ditar import DiTARScheduler
-from .transformer_ditar import DiTARRotaryEmbedding, DiTARTransformer
+from .transformer_ditar import DiTARRotaryEmbedding
 
 
 @dataclass
@@ -60,29 +60,6 @@ class DiTARForTextToSpeechOutput(ModelOutput):
     stop_logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
     past_key_values: Cache | None = None
-
-
-class DiTARPatchEncoder(nn.Module):
-    """Turns each patch into one vector for the LM: a learnt token reads the patch's frames (section 3.5.2)."""
-
-    def __init__(self, config: DiTARConfig):
-        super().__init__()
-        hidden_size = config.encoder_config.hidden_size
-        self.initializer_range = config.initializer_range
-        self.patch_token = nn.Parameter(torch.empty(hidden_size))
-        self.input_proj = nn.Linear(config.latent_dim, hidden_size)
-        self.transformer = DiTARTransformer(config.encoder_config, 1 + config.patch_size)
-        self.output_proj = nn.Linear(hidden_size, config.lm_config.hidden_size)
-
-    def reset_parameters(self):
-        """Gives the learnt token its initial value, also after construction on the meta device."""
-        init.normal_(self.patch_token, std=self.initializer_range)
-
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """`(N, P, D)` latents to `(N, H)` embeddings."""
-        token = self.patch_token.expand(patches.shape[0], 1, -1)
-        hidden_states = torch.cat((token, self.input_proj(patches)), dim=1)  # (N, 1 + P, C)
-        return self.output_proj(self.transformer(hidden_states)[:, 0])
 
 
 class DiTARPreTrainedModel(PreTrainedModel):

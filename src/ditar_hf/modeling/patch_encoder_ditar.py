@@ -1,0 +1,31 @@
+"""The aggregation encoder: a patch of latent frames to one vector (DiTAR, section 3.5.2)."""
+
+import torch
+from torch import nn
+from transformers import initialization as init
+
+from .configuration_ditar import DiTARConfig
+from .transformer_ditar import DiTARTransformer
+
+
+class DiTARPatchEncoder(nn.Module):
+    """Turns each patch into one vector for the LM: a learnt token reads the patch's frames (section 3.5.2)."""
+
+    def __init__(self, config: DiTARConfig):
+        super().__init__()
+        hidden_size = config.encoder_config.hidden_size
+        self.initializer_range = config.initializer_range
+        self.patch_token = nn.Parameter(torch.empty(hidden_size))
+        self.input_proj = nn.Linear(config.latent_dim, hidden_size)
+        self.transformer = DiTARTransformer(config.encoder_config, 1 + config.patch_size)
+        self.output_proj = nn.Linear(hidden_size, config.lm_config.hidden_size)
+
+    def reset_parameters(self):
+        """Gives the learnt token its initial value, also after construction on the meta device."""
+        init.normal_(self.patch_token, std=self.initializer_range)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """`(N, P, D)` latents to `(N, H)` embeddings."""
+        token = self.patch_token.expand(patches.shape[0], 1, -1)
+        hidden_states = torch.cat((token, self.input_proj(patches)), dim=1)  # (N, 1 + P, C)
+        return self.output_proj(self.transformer(hidden_states)[:, 0])
