@@ -11,8 +11,8 @@ import random
 from pathlib import Path
 
 import torch
+from averaging import AveragedWeights
 from datasets import load_from_disk
-from safetensors.torch import load_file, save_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -96,30 +96,6 @@ class LossLog(TrainerCallback):
         if self.count:
             print({name: round(float(value) / self.count, 4) for name, value in self.sums.items()}, flush=True)
         self.sums, self.count = {}, 0
-
-
-class AveragedWeights(TrainerCallback):
-    """Exponential moving average of the trained weights, in every checkpoint."""
-
-    file_name = "average.safetensors"
-
-    def __init__(self, model, decay: float):
-        self.decay = decay
-        self.average = {name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad}
-
-    def on_optimizer_step(self, args, state, control, model=None, **kwargs):
-        decay = min(self.decay, (1 + state.global_step) / (10 + state.global_step))
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                if name in self.average:
-                    self.average[name].lerp_(parameter, 1 - decay)
-
-    def on_save(self, args, state, control, model=None, **kwargs):
-        save_file(self.average, Path(args.output_dir) / f"checkpoint-{state.global_step}" / self.file_name)
-
-    def resume(self, checkpoint: str):
-        """Goes on from the average that a checkpoint holds."""
-        self.average = load_file(Path(checkpoint) / self.file_name)
 
 
 def main():

@@ -13,6 +13,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
+from averaging import AveragedWeights
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -66,6 +67,11 @@ def main():
     parser.add_argument("--data", nargs="+", required=True, metavar="FOLDER=SHARE")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "vae.json")
     parser.add_argument("--start-from", type=Path, help="folder of a trained VAE to continue from")
+    parser.add_argument(
+        "--freeze-encoder", action="store_true", help="train the decoder only: latents stay"
+    )
+    parser.add_argument("--schedule", default="cosine", help="of the learning rate, a name that `Trainer` knows")
+    parser.add_argument("--ema-decay", type=float, default=0.0, help="average the weights; 0 does not")
     parser.add_argument("--max-steps", type=int, default=1300)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
@@ -78,6 +84,7 @@ def main():
         vae = DiTARVAE.from_pretrained(options.start_from)
     else:
         vae = DiTARVAE(DiTARVAEConfig.from_json_file(options.config))
+    vae.encoder.requires_grad_(not options.freeze_encoder)
     rate, hop = vae.config.sampling_rate, vae.config.hop_length
     crops = RandomCrops(shares, rate, hop, options.max_steps * options.batch_size, options.seed)
     held_out = RandomCrops(shares, rate, hop, 256, options.seed + 1)
@@ -86,7 +93,7 @@ def main():
         max_steps=options.max_steps,
         per_device_train_batch_size=options.batch_size,
         learning_rate=options.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type=options.schedule,
         warmup_steps=50,
         adam_beta1=0.8,
         adam_beta2=0.99,
@@ -95,7 +102,7 @@ def main():
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
         logging_steps=25,
-        save_steps=500,
+        save_steps=200,
         save_total_limit=1,
         remove_unused_columns=False,
         label_names=[],
@@ -104,9 +111,13 @@ def main():
         report_to=[],
         seed=options.seed,
     )
-    trainer = Trainer(vae, arguments, train_dataset=crops)
+    average = AveragedWeights(vae, options.ema_decay)
+    trainer = Trainer(vae, arguments, train_dataset=crops, callbacks=[average] if options.ema_decay else [])
     trainer.train()
-    measure_latent_statistics(vae, held_out)
+    if options.ema_decay:
+        vae.load_state_dict(average.average, strict=False)
+    if not options.freeze_encoder:
+        measure_latent_statistics(vae, held_out)
     vae.save_pretrained(options.out)
     print(f"saved to {options.out}")
 

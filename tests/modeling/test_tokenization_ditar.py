@@ -1,27 +1,18 @@
-"""Laws of `DiTARTokenizer`: phoneme strings, round trips, languages, threads, and what it refuses."""
+"""Laws of `DiTARTokenizer`: phoneme strings, round trips, vocabularies, and what it refuses."""
 
 import copy
 import json
-import multiprocessing
 import pickle
-import random
-import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
+import sys
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from ditar_hf.modeling import tokenization_ditar
+from ditar_hf.modeling import phonemes_ditar, tokenization_ditar
 from ditar_hf.modeling.configuration_ditar import DiTARConfig
-from ditar_hf.modeling.tokenization_ditar import (
-    PUNCTUATION_MARKS,
-    DiTARTokenizer,
-    normalize_text,
-    resolve_language,
-)
+from ditar_hf.modeling.tokenization_ditar import PUNCTUATION_MARKS, DiTARTokenizer
 
 SENTENCES = {
     "en-us": [
@@ -175,99 +166,10 @@ def test_unknown_symbols_are_counted_and_reported(english, warnings):
     assert english.unknown_symbols["ʘ"] == 3 and len(warnings) == 1
 
 
-# Normalisation
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Ｈｅｌｌｏ，　ｗｏｒｌｄ！", "Hello, world!"),
-        ("好。是、吗？！；：", "好. 是, 吗?"),
-        ("wait... what?! no…… . . . ok", "wait… what? no… ok"),
-        ("it’s ‘so-called’ “rock ’n’ roll” dogs'", "it's so-called rock n roll dogs"),
-        ("a — b - c -- d–e", "a, b, c, d-e"),
-        ("(one) [two] {three} «four» <five>", "one two three four five"),
-        ("**bold** _it_ #tag C# ~~no~~", "bold it #tag C# no"),
-        ("a\u200bb\u00adc\x07d\te\r\nf\u2028g", "abcd e f g"),
-        ("hi 👋🏽 there ❤️ 1️⃣ 👨‍👩‍👧 ok", "hi there 1 ok"),
-        ("¿Qué? ¡No!", "Qué? No!"),
-        ("2 × 3 = 6, −5 °C", "2 × 3 = 6, -5 °C"),
-        ("3.14 1,000 12:30 U.S.A. e.g. this example.com end.", "3.14 1,000 12:30 U.S.A. e.g. this example.com end."),
-        (" \ue000 \U000f0000 \ufdd0 \u3164 x", "x"),
-    ],
-)
-def test_normalisation(text, expected):
-    assert normalize_text(text, "de") == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("$5.20", "5 dollars 20 cents"),
-        ("$1 or $1.01", "1 dollar or 1 dollar 1 cent"),
-        ("€3, £2.50 and ¥500", "3 euros, 2 pounds 50 pence and 500 yen"),
-        ("$1,000,000.00 or $2.5 billion", "1,000,000 dollars or 2.5 billion dollars"),
-        ("42% of .5", "42% of 0.5"),
-        ("pages 10-20, call 555-1234, 3-2", "pages 10 to 20, call 555-1234, 3-2"),
-        ("Dr. No, Mr. X vs. Prof. Y", "doctor No, mister X versus professor Y"),
-        ("St. Ives, Main St. and so on, etc. Then", "saint Ives, Main street and so on, etcetera. Then"),
-        ("No. 5 is #1. No.", "number 5 is number 1. No."),
-    ],
-)  # fmt: skip
-def test_english_amounts_and_abbreviations_are_written_out(text, expected):
-    assert normalize_text(text, "en-us") == expected
-
-
-def test_kana_are_separated_from_latin_letters():
-    assert normalize_text("AIです", "ja") == "AI です"
-
-
 # Languages
 
 
-@pytest.mark.parametrize(
-    ("language", "text", "phonemes"),
-    [
-        ("en", "$5.20 is 3%.", "fˈaɪv dˈɑːlɚz twˈɛnti sˈɛnts ɪz θɹˈiː pɚsˈɛnt."),
-        ("en", "3.14 and 1st", "θɹˈiː pɔɪnt wˈʌn fˈɔːɹ ænd fˈɜːst"),
-        ("zh", "你好，42。", "ni˨˩˦χˈɑu˨˩˦, sˈi̪˥˩ʂɨ˧˥ˌər˥˩."),
-        ("de", "Guten Tag! 3,50", "ɡˈuːtən tˈɑːk! dɾˈaɪ kɔmɑː fˈʏnf nˈʊl"),
-        ("fr", "Bonjour, l’enfant.", "bɔ̃ʒˈuʁ, lɑ̃fˈɑ̃."),
-        ("ja", "こんにちは。", "kˌo̞nnitɕˈihä."),
-        ("ko", "안녕하세요.", "ˈɐnnjʌŋhˌɐsejˌo."),
-    ],
-)
-def test_six_languages(tokenizer, language, text, phonemes):
-    assert tokenizer.phonemize(text, language) == phonemes
-
-
-def test_mandarin_tones_are_five(tokenizer):
-    words = tokenizer.phonemize("妈 麻 马 骂 吗", "zh").split()
-    assert [word[3:] for word in words] == ["˥˥", "˧˥", "˨˩˦", "˥˩", "˩˩"]
-
-
-def test_words_of_another_language_have_no_tones_and_no_flags(tokenizer):
-    assert tokenizer.phonemize("我用Python写", "zh") == "wˈo˨˩˦ jˈonɡ˥˩ pˈaɪθən ɕˈiɛ˨˩˦"
-    assert tokenizer.phonemize("le football", "fr") == "lə fˈʊtbɔːl"
-
-
-def test_every_mandarin_character_has_its_tone(tokenizer, warnings):
-    characters = "".join(map(chr, range(0x4E00, 0x5600)))
-    phonemes = tokenizer.phonemize("，".join(characters[i : i + 20] for i in range(0, len(characters), 20)), "zh")
-    assert not warnings
-    assert not set(phonemes) & set("0123456789")
-
-
-def test_scripts_that_espeak_spells_out_are_reported(tokenizer, warnings):
-    tokenizer.phonemize("日本", "ja")
-    tokenizer.phonemize("hello", "ja")
-    tokenizer.phonemize("ラーメン", "en")
-    assert len(warnings) == 2 and "kana" in warnings[0] and "language='ja'" in warnings[1]
-
-
-def test_aliases_and_default_language(tokenizer, english):
-    codes = {"en": "en-us", "EN_us": "en-us", "zh": "cmn", "fr": "fr-fr", " ko": "ko"}
-    assert {code: resolve_language(code) for code in codes} == codes
+def test_aliases_and_default_language(tokenizer):
     assert tokenizer.language == "en-us" and tokenizer.languages == list(SENTENCES)
     german = DiTARTokenizer.from_texts({"en": ["hello"], "de": ["hallo"]}, language="de")
     assert (german.languages, german.language) == (["en-us", "de"], "de")
@@ -283,9 +185,7 @@ def test_a_language_without_vocabulary_is_refused(english, language):
     assert language == "" or "['en-us']" in str(error.value)
 
 
-def test_a_language_espeak_does_not_know_is_refused():
-    with pytest.raises(ValueError, match="espeak-ng does not know.*'cmn'"):
-        DiTARTokenizer.build_vocabulary(["hello"], language="xx")
+def test_a_tokenizer_without_languages_is_refused():
     with pytest.raises(ValueError, match="`languages`"):
         DiTARTokenizer.from_phonemes(["a"], languages=[])
 
@@ -311,10 +211,10 @@ def test_what_is_no_text_is_refused(tokenizer, text):
 @pytest.mark.parametrize("language", ["en-us", "cmn"])
 def test_twenty_thousand_characters(tokenizer, warnings, unit, language):
     # espeak-ng itself crashes on some of these.
-    text = unit * (20_000 // len(unit))
-    start = time.perf_counter()
-    tokenizer(text, language=language)
-    assert time.perf_counter() - start < 10
+    short, long = (
+        tokenizer(unit * (length // len(unit)), language=language)["input_ids"] for length in (2_000, 20_000)
+    )
+    assert 9 * len(short) <= len(long) <= 11 * len(short)
 
 
 def test_no_text_can_place_a_control_token(tokenizer):
@@ -382,55 +282,10 @@ def test_copies_are_equal(tokenizer, duplicate):
         assert other(sentence, language=language) == tokenizer(sentence, language=language)
 
 
-# Backends
-
-
-def test_the_order_of_texts_does_not_matter(tokenizer):
-    expected = {row: tokenizer.phonemize(row[1], row[0]) for row in ROWS}
-    shuffled = ROWS * 3
-    random.Random(0).shuffle(shuffled)
-    assert all(tokenizer.phonemize(row[1], row[0]) == expected[row] for row in shuffled)
-
-
-def test_threads_equal_serial_and_share_no_backend(tokenizer, monkeypatch):
-    expected = [tokenizer.phonemize(sentence, language) for language, sentence in ROWS]
-    monkeypatch.setattr(tokenization_ditar, "_BACKENDS", {})
-    start = threading.Barrier(4)
-
-    def work(seed):
-        order = list(range(len(ROWS))) * 4
-        random.Random(seed).shuffle(order)
-        start.wait()
-        return all(tokenizer.phonemize(ROWS[index][1], ROWS[index][0]) == expected[index] for index in order)
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(work, range(4)))
-    for language in SENTENCES:
-        backends = list(tokenization_ditar._BACKENDS[language])
-        assert 1 <= len(backends) == len(set(map(id, backends))) <= 4
-
-
-def test_threads_that_end_leave_no_backend_behind(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenization_ditar, "_BACKENDS", {})
-    for _ in range(10):
-        thread = threading.Thread(target=tokenizer.phonemize, args=("hello",))
-        thread.start()
-        thread.join()
-    assert len(tokenization_ditar._BACKENDS["en-us"]) == 1
-
-
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="the platform cannot fork")
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_forked_processes_equal_serial(tokenizer):
-    sentences = SENTENCES["en-us"] * 4
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        assert pool.map(tokenizer.phonemize, sentences) == tokenizer.phonemize(sentences)
-
-
 def test_phoneme_strings_need_no_phonemizer(english, monkeypatch):
     phonemes = english.phonemize("The lazy dog.")
-    monkeypatch.setattr(tokenization_ditar, "EspeakBackend", None)
-    monkeypatch.setattr(tokenization_ditar, "_BACKENDS", {})
+    monkeypatch.setitem(sys.modules, "phonemizer.backend", None)
+    monkeypatch.setattr(phonemes_ditar, "_BACKENDS", {})
     assert english.decode(english(phonemes, phonemize=False)["input_ids"]) == phonemes
     with pytest.raises(ImportError, match="pip install phonemizer"):
         english("The lazy dog.")

@@ -1,12 +1,15 @@
 """Configuration of DiTAR (ICML 2025): language model, patch encoder, LocDiT, tokenizer of speech, diffusion."""
 
+import dataclasses
+import difflib
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from .configuration_ditar_vae import DiTARVAEConfig, refuse_unknown_keys
+from .scheduling_ditar import DiTARScheduler
 
 # Table 8 of the paper as (layers, hidden size, heads, FFN size), and the shipped size below it
 PRESETS = {
@@ -18,8 +21,9 @@ PRESETS = {
 }
 SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 # The one in-tree family with RMSNorm, RoPE, pre-norm and a two-matrix FFN is Arcee; its own defaults name tokens that
-# our vocabularies do not have.
+# our vocabularies do not have. The size is that of "0.6B", as in the defaults of the other parts.
 LM_DEFAULTS = {
+    **dict(zip(SIZE_FIELDS, PRESETS["0.6B"]["lm"], strict=True)),
     "vocab_size": 256,
     "hidden_act": "gelu",
     "max_position_embeddings": 8192,
@@ -27,6 +31,30 @@ LM_DEFAULTS = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+
+
+def refuse_misspelt_keys(lm_config: dict[str, Any]):
+    """
+    Raises where a configuration of the library would keep a misspelt key and use the default in silence.
+
+    Files of pretrained models hold keys of all kinds, so a key is refused only if it is nearly that of a field that
+    the file does not have.
+
+    Args:
+        lm_config (`dict`): Of the language model; Arcee if it has no `model_type`.
+
+    Raises:
+        ValueError: If a key looks like a misspelt field; the message names it.
+    """
+    model_type = lm_config.get("model_type", "arcee")
+    if model_type not in CONFIG_MAPPING:
+        return  # which the library refuses in its own words
+    config_class = CONFIG_MAPPING[model_type]
+    fields = {field.name for field in dataclasses.fields(config_class)}
+    known = fields | set(config_class.attribute_map)
+    for key in set(lm_config) - known:
+        if near := difflib.get_close_matches(key, known - set(lm_config), n=1, cutoff=0.85):
+            raise ValueError(f"`lm_config.{key}` is not a field of {config_class.__name__}: did you mean `{near[0]}`?")
 
 
 @strict
@@ -87,7 +115,8 @@ class DiTARConfig(PreTrainedConfig):
 
     Args:
         lm_config (`dict` or `PreTrainedConfig`, *optional*):
-            Any causal decoder of transformers. Arcee with a GELU FFN by default, the paper's architecture.
+            Any causal decoder of transformers, by its `model_type`. Arcee with a GELU FFN by default, the paper's
+            architecture; a dict without `model_type` changes fields of that.
         encoder_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The patch encoder.
         locdit_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The diffusion transformer.
         vae_config ([`DiTARVAEConfig`] or `dict`, *optional*): The frozen tokenizer of speech.
@@ -161,7 +190,13 @@ class DiTARConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         refuse_unknown_keys(self, kwargs)
-        self.scheduler_config = self.scheduler_config or {}
+        # without the notes that diffusers makes in a scheduler's own config
+        scheduler_config = self.scheduler_config or {}
+        self.scheduler_config = {key: value for key, value in scheduler_config.items() if not key.startswith("_")}
+        if isinstance(self.lm_config, dict):
+            refuse_misspelt_keys(self.lm_config)
+            if "model_type" not in self.lm_config:
+                self.lm_config = {"model_type": "arcee", **LM_DEFAULTS, **self.lm_config}
         super().__post_init__(**kwargs)
         self.validate_architecture()  # here as well: `@strict` would wrap its ValueError into an error of another kind
 
@@ -171,9 +206,8 @@ class DiTARConfig(PreTrainedConfig):
         Configuration of a size of the paper's Table 8, or of the shipped one.
 
         Args:
-            name (`str`):
-                `"0.1B"`, `"0.4B"`, `"0.6B"`, `"1B"` or `"tiny"`. **kwargs: Further fields; a `lm_config` dict is added
-                to the preset's.
+            name (`str`): `"0.1B"`, `"0.4B"`, `"0.6B"`, `"1B"` or `"tiny"`.
+            **kwargs: Further fields; a `lm_config` dict is added to the preset's.
 
         Returns:
             [`DiTARConfig`].
@@ -184,7 +218,9 @@ class DiTARConfig(PreTrainedConfig):
         if name not in PRESETS:
             raise ValueError(f"`name` is {name!r}, but there are only the presets {', '.join(PRESETS)}.")
         sizes = {part: dict(zip(SIZE_FIELDS, size, strict=True)) for part, size in PRESETS[name].items()}
-        lm_config = {"model_type": "arcee", **LM_DEFAULTS, **sizes["lm"], **kwargs.pop("lm_config", {})}
+        lm_config = kwargs.pop("lm_config", {})
+        refuse_misspelt_keys(lm_config)
+        lm_config = {"model_type": "arcee", **LM_DEFAULTS, **sizes["lm"], **lm_config}
         return cls(lm_config=lm_config, encoder_config=sizes["encoder"], locdit_config=sizes["locdit"], **kwargs)
 
     @property
@@ -195,6 +231,21 @@ class DiTARConfig(PreTrainedConfig):
     def get_text_config(self, *args, **kwargs) -> PreTrainedConfig:
         """The language model's configuration, which caches are built from."""
         return self.lm_config
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What a file holds: all fields of the parts, without those that every configuration of the library has."""
+        # the base class compares with a bare configuration of the LM, and Arcee's warns about its own tokens
+        common = PreTrainedConfig().to_dict()
+        common.pop("transformers_version")
+
+        def own(values: dict[str, Any]) -> dict[str, Any]:
+            kept = {key: value for key, value in values.items() if key not in common or value != common[key]}
+            return {key: own(value) if key in self.sub_configs else value for key, value in kept.items()}
+
+        values = own(self.to_dict())
+        values.pop("_name_or_path", None)  # where this one was loaded from
+        self.dict_dtype_to_str(values)
+        return values
 
     def validate_architecture(self):
         """Checks that the parts fit one another; called by the constructor."""
@@ -223,11 +274,10 @@ class DiTARConfig(PreTrainedConfig):
             raise ValueError(
                 f"{tokens} must be three different ids below `lm_config.vocab_size` ({self.lm_config.vocab_size})."
             )
-        known = {"prediction_type", "algorithm_type", "start_timestep"}
-        if unknown := {key for key in self.scheduler_config if not key.startswith("_")} - known:
-            raise ValueError(
-                f"`scheduler_config` has unknown keys {sorted(unknown)}; DiTARScheduler takes {sorted(known)}."
-            )
+        try:
+            DiTARScheduler.from_config(self.scheduler_config)
+        except ValueError as error:
+            raise ValueError(f"`scheduler_config` is refused by the scheduler: {error}") from error
 
 
 __all__ = ["DiTARConfig", "DiTARTransformerConfig"]

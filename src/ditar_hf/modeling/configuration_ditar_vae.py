@@ -36,8 +36,14 @@ def refuse_unknown_keys(config: PreTrainedConfig, kwargs: dict[str, Any]):
         kwargs (`dict`): Keys that are not its fields.
 
     Raises:
-        ValueError: If a key is not one that the library itself passes; the message names the nearest field.
+        ValueError: If a key is not one that the library itself passes; the message names the nearest field. Or if the
+            keys are those of another model.
     """
+    if kwargs.get("model_type", config.model_type) != config.model_type:
+        raise ValueError(
+            f"`model_type` is {kwargs['model_type']!r}, so this configuration is another model's: "
+            f"{type(config).__name__} reads {config.model_type!r}."
+        )
     for key in kwargs:
         if key not in LIBRARY_KEYS and not key.startswith("_"):
             names = [field.name for field in dataclasses.fields(config)]
@@ -174,6 +180,8 @@ class DiTARVAEConfig(PreTrainedConfig):
                 )
             if min(strides) < 1 or min(sizes) < 1 or min(layers) < 0:
                 raise ValueError(f"`{side}_strides`, `{side}_hidden_sizes` and `{side}_num_layers` must be positive.")
+            if is_spectral and not sum(layers):
+                raise ValueError(f"`{side}_num_layers` ({list(layers)}) must name at least one block.")
         if self.decoder_type == "istft" and self.istft_window_length != 4 * self.decoder_strides[-1]:
             raise ValueError(
                 f"`istft_window_length` ({self.istft_window_length}) must be four times the last of `decoder_strides` "

@@ -44,14 +44,17 @@ class AntiAliasedSnake(nn.Module):
         init.zeros_(self.log_beta)
         init.copy_(self.filter, lowpass_filter())
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(B, C, T)` in and out."""
+    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, C, T)` in and out, zeros where `mask` `(B, T)` is 0."""
         channels, length = hidden_states.shape[1:]
+        hidden_states = apply_mask(hidden_states, mask)
         taps = self.filter.to(hidden_states.dtype).expand(channels, 1, -1)
         upsampled = 2 * F.conv_transpose1d(hidden_states, taps, stride=2, groups=channels)  # (B, C, 2T + 10)
-        upsampled = upsampled[..., self.trim : self.trim + 2 * length]
+        # the filter rings on beyond the end of a row, which the next one must not hear
+        upsampled = apply_mask(upsampled[..., self.trim : self.trim + 2 * length], upsample_mask(mask, 2))
         waves = (self.log_alpha.exp() * upsampled).sin().square() / (self.log_beta.exp() + 1e-9)
-        return F.conv1d(F.pad(upsampled + waves, self.pad), taps, stride=2, groups=channels)  # (B, C, T)
+        output = F.conv1d(F.pad(upsampled + waves, self.pad), taps, stride=2, groups=channels)
+        return apply_mask(output, mask)  # (B, C, T)
 
 
 class BigVGANBlock(nn.Module):
@@ -76,8 +79,7 @@ class BigVGANBlock(nn.Module):
         for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
             first, second = self.activations[2 * index : 2 * index + 2]
             residual = hidden_states
-            hidden_states = dilated(apply_mask(first(apply_mask(hidden_states, mask)), mask))
-            hidden_states = residual + plain(apply_mask(second(apply_mask(hidden_states, mask)), mask))
+            hidden_states = residual + plain(second(dilated(first(hidden_states, mask)), mask))
         return hidden_states
 
 
@@ -116,5 +118,4 @@ class BigVGANDecoder(nn.Module):
             mask = upsample_mask(mask, stride)
             for blocks in stage:
                 hidden_states = sum(block(hidden_states, mask) for block in blocks) / len(blocks)
-        hidden_states = apply_mask(self.output_activation(apply_mask(hidden_states, mask)), mask)
-        return self.output_conv(hidden_states)[:, 0].clamp(-1.0, 1.0)
+        return self.output_conv(self.output_activation(hidden_states, mask))[:, 0].clamp(-1.0, 1.0)

@@ -66,7 +66,7 @@ class LogMelSpectrogram(nn.Module):
 
     def log_mel(self, magnitudes: torch.Tensor) -> torch.Tensor:
         """Magnitudes `(B, T, num_fft / 2 + 1)` to log-mel `(B, T, num_mel_bins)`."""
-        return (magnitudes @ self.filters).clamp_min(self.floor).log()
+        return (magnitudes @ self.filters.to(magnitudes.dtype)).clamp_min(self.floor).log()
 
     def forward(self, waveforms: torch.Tensor) -> torch.Tensor:
         """`(B, S)` float32 samples to `(B, S / hop_length, num_mel_bins)`; S is a multiple of the hop."""

@@ -1,5 +1,6 @@
 """How DiTAR samples: the one home of its defaults."""
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
@@ -49,10 +50,16 @@ class DiTARGenerationConfig(GenerationConfig):
         **kwargs: What any generation config holds; sampling arguments of token models have no effect here.
 
     Raises:
-        ValueError: If a value is out of range; see `validate`.
+        ValueError: If a value is out of range, see `validate`, or a name is unknown to any generation config.
     """
 
     def __init__(self, **kwargs: Any):
+        known = {*DEFAULTS, *vars(GenerationConfig())}
+        if unknown := sorted(name for name in kwargs if name not in known and not name.startswith("_")):
+            raise ValueError(
+                f"`{unknown[0]}` is not a setting of {type(self).__name__}; it has "
+                f"{', '.join(f'`{name}`' for name in DEFAULTS)}."
+            )
         super().__init__(**{**DEFAULTS, **kwargs})
 
     @classmethod
@@ -67,26 +74,30 @@ class DiTARGenerationConfig(GenerationConfig):
         Raises:
             ValueError: With the argument's name, its value and what it may be.
         """
-        for name in ("num_inference_steps", "max_new_tokens", "min_new_tokens"):
+        for name, low in (
+            ("num_inference_steps", 1),
+            ("max_new_tokens", 1),
+            ("min_new_tokens", 1),
+            ("spare_patches", 0),
+        ):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"`{name}` must be a whole number of at least 1, got {value!r}.")
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+                raise ValueError(f"`{name}` must be a whole number of at least {low}, got {value!r}.")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` ({self.min_new_tokens}) must not exceed `max_new_tokens` ({self.max_new_tokens})."
             )
-        # comparisons with NaN are false, so it is refused like any other value
         for name, low, high, meaning in (
             ("temperature", 0, 1, "0 is deterministic, 1 the plain ODE"),
             ("guidance_scale", 1, float("inf"), "1 is no guidance"),
             ("stop_threshold", 0, 1, "a probability"),
             ("min_patches_per_token", 0, float("inf"), "0 is no bound"),
             ("max_patches_per_token", 0, float("inf"), "from measured speech"),
-            ("spare_patches", 0, float("inf"), "patches for pauses"),
         ):
             value = getattr(self, name)
-            if not isinstance(value, Real) or isinstance(value, bool) or not low <= value <= high:
-                raise ValueError(f"`{name}` must be a number in [{low}, {high}] ({meaning}), got {value!r}.")
+            is_number = isinstance(value, Real) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or not low <= value <= high:
+                raise ValueError(f"`{name}` must be a finite number in [{low}, {high}] ({meaning}), got {value!r}.")
         if self.cache_implementation not in (None, "dynamic", "static"):
             raise ValueError(
                 f"`cache_implementation` must be 'dynamic' or 'static', got {self.cache_implementation!r}."

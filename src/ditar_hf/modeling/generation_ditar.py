@@ -47,7 +47,9 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         kwargs.update(zip(names, args, strict=False))
         kwargs.pop("trust_remote_code", None)
         if generation_config is not None:
-            self.generation_config = self.generation_config_class.from_dict(generation_config.to_dict())
+            # a plain GenerationConfig has None for whatever it leaves open
+            values = {name: value for name, value in generation_config.to_dict().items() if value is not None}
+            self.generation_config = self.generation_config_class.from_dict(values)
         elif pretrained_model_name_or_path is not None:
             try:
                 self.generation_config = self.generation_config_class.from_pretrained(
@@ -56,7 +58,9 @@ class DiTARGenerationMixin(DiTARPatchLoop):
                     _from_pipeline=from_pipeline,
                     **kwargs,
                 )
-            except OSError:
+            except OSError as error:
+                if isinstance(error.__context__, ValueError):
+                    raise  # the file is there but broken
                 logger.info("There is no generation_config.json: DiTAR's defaults are used.")
 
     @torch.no_grad()
@@ -165,10 +169,13 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         attention_mask = attention_mask.long()
         if (attention_mask.diff(dim=1) < 0).any():
             raise ValueError("`input_ids` must be padded on the left: speech goes on where the text ends.")
-        if ((input_ids == self.config.audio_bos_token_id) & (attention_mask == 1)).sum(1).ne(1).any():
+        is_bos = (input_ids == self.config.audio_bos_token_id) & (attention_mask == 1)
+        is_patch = input_ids == self.config.audio_patch_token_id
+        if is_bos.sum(1).ne(1).any() or ((is_bos.cumsum(1) - is_bos.long()).bool() != is_patch).any():
             raise ValueError(
                 f"each row of `input_ids` needs one audio_bos token (id {self.config.audio_bos_token_id}) after its "
-                "text: use the processor, not the tokenizer alone."
+                f"text, and behind it only placeholders of prompt patches (id {self.config.audio_patch_token_id}): "
+                "use the processor, not the tokenizer alone."
             )
         return input_ids, attention_mask
 
@@ -177,7 +184,8 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         own = self.noise_scheduler
         if noise_scheduler is None:
             return type(own).from_config(own.config)
-        if not hasattr(noise_scheduler, "renoise_index"):
+        # on the class: the property itself needs a plan, which a fresh scheduler does not have
+        if not hasattr(type(noise_scheduler), "renoise_index"):
             raise ValueError(
                 f"`noise_scheduler` is a {type(noise_scheduler).__name__}, which knows neither time from 1 to 0 nor "
                 "the temperature: pass a DiTARScheduler."
@@ -201,8 +209,21 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         """Prompts of all rows as patches, checked against the placeholders."""
         if values is not None and latents is not None:
             raise ValueError("`prompt_values` and `prompt_latents` are both given: pass the one that you have.")
-        size, counts = self.config.patch_size, [0] * len(input_ids)
-        frames = [input_ids.new_zeros((0, self.config.latent_dim), dtype=torch.float32)] * len(input_ids)
+        size, latent_dim = self.config.patch_size, self.config.latent_dim
+        if values is not None and (values.ndim != 2 or (mask is not None and mask.shape != values.shape)):
+            raise ValueError(
+                f"`prompt_values` {list(values.shape)} must be (batch_size, num_samples), and `prompt_mask` the same."
+            )
+        if latents is not None and (
+            latents.ndim != 3
+            or latents.shape[2] != latent_dim
+            or (latents_mask is not None and latents_mask.shape != latents.shape[:2])
+        ):
+            raise ValueError(
+                f"`prompt_latents` {list(latents.shape)} must be (batch_size, num_frames, {latent_dim}), and "
+                "`prompt_latents_mask` the same without its last dimension."
+            )
+        frames = [input_ids.new_zeros((0, latent_dim), dtype=torch.float32)] * len(input_ids)
         if values is not None:
             mask = torch.ones_like(values) if mask is None else mask
             rows = [row[keep.bool()].float() for row, keep in zip(values, mask, strict=True)]

@@ -65,7 +65,7 @@ class ConvNeXtBlock(nn.Module):
         """`(B, T, C)` in and out; `mask` is `(B, T)`."""
         residual = hidden_states
         if mask is not None:
-            hidden_states = hidden_states * mask[..., None]
+            hidden_states = hidden_states * mask[..., None].to(hidden_states.dtype)
         # contiguous: a depthwise convolution over a transposed view is several times slower on a CPU
         hidden_states = self.depthwise(hidden_states.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()
         hidden_states = self.down_proj(F.gelu(self.up_proj(self.norm(hidden_states))))

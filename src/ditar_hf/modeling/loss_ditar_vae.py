@@ -50,6 +50,8 @@ class ReconstructionLoss(nn.Module):
             padding = (0, length - waveforms.shape[1])
             frame_mask = None if mask is None else F.pad(mask, padding)[:, :: spectrogram.hop_length]
             ours, theirs = (spectrogram.magnitudes(F.pad(x, padding)) for x in (reconstruction, waveforms))
+            if frame_mask is not None:
+                ours, theirs = ours * frame_mask[..., None], theirs * frame_mask[..., None]
             mel_loss = mel_loss + masked_mean(
                 (spectrogram.log_mel(ours) - spectrogram.log_mel(theirs)).abs(), frame_mask
             )

@@ -4,6 +4,7 @@ Shapes: B batch, S sequence (text, audio_bos, patches), T latent frames, P frame
 target patches of the whole batch, R draws for each, H the language model's width.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from transformers.utils import ModelOutput
 from .alignment_ditar import DiTARAlignmentHead
 from .configuration_ditar import DiTARConfig
 from .generation_ditar import DiTARGenerationMixin
+from .loading_ditar import CompleteWeightsMixin
 from .locdit_ditar import LocDiT
 from .loss_ditar import IGNORE_INDEX, diffusion_loss, sample_timesteps, stop_loss
 from .modeling_ditar_vae import DiTARVAE
@@ -62,14 +64,14 @@ class DiTARForTextToSpeechOutput(ModelOutput):
     past_key_values: Cache | None = None
 
 
-class DiTARPreTrainedModel(PreTrainedModel):
+class DiTARPreTrainedModel(CompleteWeightsMixin, PreTrainedModel):
     """Weights initialisation, and what the parts of DiTAR support."""
 
     config_class = DiTARConfig
     base_model_prefix = "model"
     main_input_name = "input_ids"
     # a patch's tokens must stay on one device, and so must a layer of the LM, whose own list is added to this one
-    _no_split_modules = ["DiTARTransformerBlock", "ConvNeXtBlock", "BigVGANBlock", "ResidualUnit"]
+    _no_split_modules = ["DiTARPatchEncoder", "LocDiT", "ConvNeXtBlock", "BigVGANBlock", "ResidualUnit"]
     _skip_keys_device_placement = ["past_key_values"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
@@ -184,6 +186,9 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         config ([`DiTARConfig`]): Sizes, and how it is trained.
     """
 
+    # a training aid, which may be switched on for a model that was trained without it
+    _keys_to_ignore_on_load_missing = [r"^alignment_head\."]
+
     def __init__(self, config: DiTARConfig):
         super().__init__(config)
         self.model = DiTARModel(config)
@@ -191,10 +196,9 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         self.stop_head = nn.Linear(config.lm_config.hidden_size, 1)
         self.alignment_head = DiTARAlignmentHead(config) if config.alignment_loss_weight else None
         self.vae = DiTARVAE(config.vae_config)
-        self.vae.requires_grad_(False)
-        self.noise_scheduler = DiTARScheduler(**config.scheduler_config)
+        self.noise_scheduler = DiTARScheduler.from_config(config.scheduler_config)
         self.post_init()
-        self.vae.eval()
+        self.vae.eval().requires_grad_(False)
 
     @classmethod
     def from_vae(cls, vae: DiTARVAE, config: DiTARConfig) -> "DiTARForTextToSpeech":
@@ -211,16 +215,18 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         Raises:
             ValueError: If the sizes that both name differ.
         """
-        values = config.to_dict()
-        values["vae_config"] = vae.config.to_dict()
-        model = cls(cls.config_class(**values))
+        config = copy.deepcopy(config)  # not by way of a dict, which would forget the attention implementation
+        config.vae_config = type(config.vae_config)(**vae.config.to_dict())
+        config.validate_architecture()
+        model = cls(config)
         model.vae.load_state_dict(vae.state_dict())
         return model
 
     def train(self, mode: bool = True) -> "DiTARForTextToSpeech":
         """Sets training mode on all but the frozen tokenizer of speech."""
         super().train(mode)
-        self.vae.eval()
+        # loading makes all parameters trainable again, and ends in `eval()`
+        self.vae.eval().requires_grad_(False)
         return self
 
     def _apply(self, fn, recurse: bool = True):
@@ -283,6 +289,16 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         frame_mask = latents_mask.unflatten(1, (-1, size)).float()
         return patches, frame_mask, frame_mask[:, :, 0].bool()
 
+    def _check_placeholders(self, input_ids: torch.Tensor, patch_mask: torch.Tensor):
+        """Raises unless each row has as many placeholders as patches: a surplus would go to another row's."""
+        token = self.config.audio_patch_token_id
+        placeholders, patches = (input_ids == token).sum(1).tolist(), patch_mask.sum(1).tolist()
+        if placeholders != patches:
+            raise ValueError(
+                f"the rows of `input_ids` hold {placeholders} placeholders (id {token}), those of `latents` {patches} "
+                f"patches: put one placeholder for each {self.config.patch_size} frames."
+            )
+
     def _history(self, patches: torch.Tensor) -> torch.Tensor:
         """The patches before each, oldest first, zeros before the first: `(B, N, P, D)` to `(B, N, K * P, D)`."""
         shifts = range(self.config.num_history_patches, 0, -1)
@@ -298,6 +314,8 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         generator: torch.Generator | None,
     ) -> torch.Tensor:
         """Loss of Eq. 7 over states `(N, H)`, patches `(N, P, D)`, history `(N, K * P, D)`, with independent draws."""
+        if not len(target):
+            return states.float().sum()  # 0, and still part of the graph
         draws = self.config.num_noise_samples
         states, target, history, frame_mask = (
             x.repeat_interleave(draws, dim=0) for x in (states, target.float(), history, frame_mask)
@@ -356,7 +374,7 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
             alignment_labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 On a state that a patch is drawn from, the position in `input_ids` of the token spoken in its middle;
                 −100 elsewhere or where unknown. Needs `config.alignment_loss_weight`.
-            past_key_values (`Cache`, *optional*): States of the positions before.
+            past_key_values (`Cache`, *optional*): States of the positions before. There are no losses then.
             use_cache (`bool`, *optional*, defaults to `False`): Whether to return a cache.
             generator (`torch.Generator`, *optional*): Source of times, noise and condition dropping.
             num_items_in_batch (`int`, *optional*):
@@ -376,44 +394,44 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         if waveforms is not None:
             sample = self.training and self.config.sample_latents
             latents, latents_mask = self.encode_waveforms(waveforms, waveforms_mask, sample, generator)
-        if latents is None:
-            output = self.model(input_ids, attention_mask, None, past_key_values, use_cache)
-            result = DiTARForTextToSpeechOutput(stop_logits=self.stop_head(output.last_hidden_state)[..., 0], **output)
-            return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
-
-        target, frame_mask, patch_mask = self._patches(latents, latents_mask)
-        seen = target
-        if self.training and self.config.history_noise_std:
-            noise = randn_tensor(target.shape, generator, target.device, target.dtype)
-            seen = target + self.config.history_noise_std * noise
-        dtype = self.stop_head.weight.dtype
-        output = self.model(input_ids, attention_mask, seen[patch_mask].to(dtype), past_key_values, use_cache)
+        patches = None
+        if latents is not None:
+            target, frame_mask, patch_mask = self._patches(latents, latents_mask)
+            self._check_placeholders(input_ids, patch_mask)
+            seen = target
+            if self.training and self.config.history_noise_std:
+                noise = randn_tensor(target.shape, generator, target.device, target.dtype)
+                seen = target + self.config.history_noise_std * noise
+            patches = seen[patch_mask].to(self.stop_head.weight.dtype)
+        is_continuation = past_key_values is not None and past_key_values.get_seq_length() > 0
+        output = self.model(input_ids, attention_mask, patches, past_key_values, use_cache)
         states = output.last_hidden_state  # (B, S, H)
         stop_logits = self.stop_head(states)[..., 0]  # (B, S)
 
-        # a patch is drawn from the state before its placeholder; it is a target where that state's label is 0
-        is_drawn = input_ids[:, 1:] == self.config.audio_patch_token_id
-        is_target = is_drawn if labels is None else is_drawn & (labels[:, :-1] == 0)
-        picked = is_target[is_drawn]  # (patches,) in the order of patch_mask
-        losses = {
-            "diffusion_loss": self._diffusion_loss(
+        losses = {}
+        if latents is not None and not is_continuation:
+            # a patch is drawn from the state before its placeholder; it is a target where that state's label is 0
+            is_drawn = input_ids[:, 1:] == self.config.audio_patch_token_id
+            is_target = is_drawn if labels is None else is_drawn & (labels[:, :-1] == 0)
+            picked = is_target[is_drawn]  # (patches,) in the order of patch_mask
+            losses["diffusion_loss"] = self._diffusion_loss(
                 states[:, :-1][is_target],
                 target[patch_mask][picked],
                 self._history(seen)[patch_mask][picked],
                 frame_mask[patch_mask][picked],
                 generator,
             )
-        }
-        loss = losses["diffusion_loss"]
-        if labels is not None:
-            losses["stop_loss"] = stop_loss(stop_logits, labels, self.config.stop_positive_weight)
-            loss = loss + self.config.stop_loss_weight * losses["stop_loss"]
-        if alignment_labels is not None and self.alignment_head is not None:
-            losses["alignment_loss"] = self.alignment_head(states, input_ids, alignment_labels)
-            loss = loss + self.config.alignment_loss_weight * losses["alignment_loss"]
-        if num_items_in_batch is not None and labels is not None:
-            loss = loss * (labels != IGNORE_INDEX).sum() / num_items_in_batch
-        result = DiTARForTextToSpeechOutput(loss=loss, stop_logits=stop_logits, **losses, **output)
+            loss = losses["diffusion_loss"]
+            if labels is not None:
+                losses["stop_loss"] = stop_loss(stop_logits, labels, self.config.stop_positive_weight)
+                loss = loss + self.config.stop_loss_weight * losses["stop_loss"]
+            if alignment_labels is not None and self.alignment_head is not None:
+                losses["alignment_loss"] = self.alignment_head(states, input_ids, alignment_labels)
+                loss = loss + self.config.alignment_loss_weight * losses["alignment_loss"]
+            if num_items_in_batch is not None and labels is not None:
+                loss = loss * (labels != IGNORE_INDEX).sum() / num_items_in_batch
+            losses["loss"] = loss
+        result = DiTARForTextToSpeechOutput(stop_logits=stop_logits, **losses, **output)
         return result if (self.config.return_dict if return_dict is None else return_dict) else result.to_tuple()
 
 

@@ -16,6 +16,7 @@ from .decoder_bigvgan_ditar_vae import AntiAliasedSnake, BigVGANDecoder
 from .decoder_istft_ditar_vae import ISTFTDecoder
 from .encoder_ditar_vae import LogMelSpectrogram, MelEncoder, WaveformEncoder
 from .layers_ditar_vae import ConvNeXtBlock, downsample_mask, upsample_mask
+from .loading_ditar import CompleteWeightsMixin
 from .loss_ditar_vae import ReconstructionLoss, kl_divergence
 
 
@@ -64,7 +65,7 @@ class DiTARVAEOutput(ModelOutput):
     waveforms: torch.Tensor | None = None
 
 
-class DiTARVAE(PreTrainedModel):
+class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
     """
     Variational auto-encoder between waveforms and latent frames.
 

@@ -7,8 +7,11 @@ from typing import Any
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import Cache, DynamicCache, StaticCache
+from transformers.utils import logging
 
 from .generation_config_ditar import DiTARGenerationConfig
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -74,10 +77,12 @@ class DiTARPatchLoop:
             cache = DynamicCache(config=lm.config)
         patches = prompt.patches.to(dtype) if prompt.patches.numel() else None
         hidden_states = self.model(input_ids, attention_mask, patches, cache, use_cache=True).last_hidden_state[:, -1]
+        # a copy, not a view with the strides of the prefix: those would be compiled for once more
+        hidden_states = hidden_states.clone(memory_format=torch.contiguous_format)
 
         cache_length = prefix_length + max_new_patches
         mask = torch.nn.functional.pad(attention_mask, (0, max_new_patches))  # (B, cache_length), future closed
-        if self._takes_additive_mask():
+        if self._takes_additive_mask(cache):
             mask = torch.where(mask == 1, 0.0, torch.finfo(dtype).min).to(dtype)[:, None, None]
         frames = self.config.num_history_patches * self.config.patch_size
         history = torch.zeros(batch_size, frames, self.config.latent_dim, device=input_ids.device)
@@ -99,11 +104,13 @@ class DiTARPatchLoop:
             tokens=tokens,
         )
 
-    def _takes_additive_mask(self) -> bool:
+    def _takes_additive_mask(self, cache: Cache) -> bool:
         """Whether the LM takes a mask made once; flash kernels and layers with windows make their own at each step."""
         lm_config = self.model.language_model.config
-        windows = {kind for kind in getattr(lm_config, "layer_types", None) or [] if kind != "full_attention"}
-        return lm_config._attn_implementation in ("sdpa", "eager") and not windows
+        others = {kind for kind in getattr(lm_config, "layer_types", None) or [] if kind != "full_attention"}
+        # the cache knows of windows that a config without `layer_types` has in all layers
+        others |= {type(layer) for layer in cache.layers if getattr(layer, "is_sliding", False)}
+        return lm_config._attn_implementation in ("sdpa", "eager") and not others
 
     def _patch_step(
         self,
@@ -173,9 +180,20 @@ class DiTARPatchLoop:
     def _patch_step_function(self, config: DiTARGenerationConfig) -> Callable:
         if not config.compile_patch_step:
             return self._patch_step
-        if getattr(self, "_compiled_patch_step", None) is None:
-            self._compiled_patch_step = torch.compile(self._patch_step, fullgraph=True)
-        return self._compiled_patch_step
+        # graphs are cached with the code, so nothing is kept here that a copy of the model would share
+        compiled = torch.compile(self._patch_step, fullgraph=True)
+
+        def step(*arguments):
+            try:
+                return compiled(*arguments)
+            except torch._dynamo.exc.FailOnRecompileLimitHit:
+                logger.warning_once(
+                    "Each number of steps, temperature's grid point, use of guidance and kind of batch is compiled "
+                    "apart, and `torch._dynamo.config.recompile_limit` is reached: further ones run uncompiled."
+                )
+                return self._patch_step(*arguments)
+
+        return step
 
     def _draw_patches(
         self,
@@ -186,12 +204,18 @@ class DiTARPatchLoop:
         most: list[int],
         generator: torch.Generator | list[torch.Generator] | None,
         streamer: Any | None,
+        delay: int | None = None,
     ) -> tuple[list[torch.Tensor], list[bool]]:
-        """Latents `(num_frames, latent_dim)` of each row, and whether the row stopped by itself."""
+        """
+        Latents `(num_frames, latent_dim)` of each row, and whether the row stopped by itself.
+
+        Reading a stop flag waits for the device, so elsewhere than on a CPU it is read `delay` = 1 patch late, when
+        the next one is under way; surplus patches are discarded.
+        """
         device, patch_size = state.hidden_states.device, self.config.patch_size
         step = self._patch_step_function(config)
-        # reading a flag waits for the device, so elsewhere than on a CPU it is read when the next patch is under way
-        delay = 0 if device.type == "cpu" else 1
+        if delay is None:
+            delay = 0 if device.type == "cpu" else 1
         rows = list(range(len(most)))  # row of the batch at each place of the state
         drawn, stopped = [[] for _ in most], [False] * len(most)
         shape = (len(most), patch_size, self.config.latent_dim)
@@ -206,7 +230,7 @@ class DiTARPatchLoop:
                 if draws_noise:
                     # drawn for the whole batch, so that rows that end change nothing for the others
                     noise = self._draw_noise(shape, generator, rows, device)
-                patches, logits = step(state, scheduler, config.guidance_scale, noise, mask)
+                patches, logits = step(state, scheduler, float(config.guidance_scale), noise, mask)
                 waiting.append((list(rows), patches, logits > threshold))
             if index < delay:
                 continue

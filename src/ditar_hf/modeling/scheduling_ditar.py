@@ -11,7 +11,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from diffusers.utils import BaseOutput
 from diffusers.utils.torch_utils import randn_tensor
 
-HALF_PI = math.pi / 2
+from .path_ditar import at_least_float32, check_like, cosine_path, original_sample_and_noise, path_at, target_of
+
 PREDICTION_TYPES = ("flow_prediction", "v_prediction", "sample", "epsilon")
 ALGORITHM_TYPES = ("ddim", "euler", "dpmsolver++")
 # One source of noise for a batch, or one for each row.
@@ -20,34 +21,6 @@ Generators = torch.Generator | list[torch.Generator]
 TEMPERATURE_TIE = 1e-9
 # How far a `timestep` may lie from its grid point: rounding it to float16 is forgiven, another time is not.
 TIMESTEP_TOLERANCE = 1e-3
-
-
-def cosine_path(time: float | torch.Tensor) -> tuple:
-    """Weights alpha = cos(πt/2) of data and sigma = sin(πt/2) of noise, each in the shape of `time` (Eq. 6)."""
-    sin = torch.sin if isinstance(time, torch.Tensor) else math.sin
-    # alpha is written as a sine because the cosine of a rounded π/2 is not 0, and at t = 1 no data may shine through.
-    return sin(HALF_PI * (1 - time)), sin(HALF_PI * time)
-
-
-def original_sample_and_noise(
-    model_output: torch.Tensor, sample: torch.Tensor, alpha, sigma, prediction_type: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """
-    Data and noise that `model_output` implies for the noisy `sample` (appendix A.3), all three in one shape.
-
-    `alpha` and `sigma` (`float` or `torch.Tensor`) are the weights in `sample`. On the cosine path the denominator of
-    Eq. 12 is π/2 (with its sign put right: as printed, it gives minus the data), so both kinds of velocity need no
-    division and hold at every time. "sample" divides by sigma and "epsilon" by alpha, which must not be 0 there.
-
-    Returns:
-        `tuple[torch.Tensor, torch.Tensor]`: Predicted data and predicted noise.
-    """
-    if prediction_type == "sample":
-        return model_output, (sample - alpha * model_output) / sigma
-    if prediction_type == "epsilon":
-        return (sample - sigma * model_output) / alpha, model_output
-    velocity = model_output * (1 / HALF_PI) if prediction_type == "flow_prediction" else model_output
-    return alpha * sample - sigma * velocity, sigma * sample + alpha * velocity
 
 
 @dataclass
@@ -99,16 +72,12 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         if not _is_number(start_timestep, Real) or not 0 < start_timestep <= 1:
             raise ValueError(f"`start_timestep` is {start_timestep!r}; pass a number above 0 and up to 1.")
         if prediction_type == "epsilon" and start_timestep == 1:
-            raise ValueError(
-                f"`start_timestep` is {start_timestep!r}, where a model with `prediction_type` 'epsilon' cannot tell "
-                "the data; pass a lower one, such as 0.99."
-            )
+            told = "where a model with `prediction_type` 'epsilon' cannot tell the data"
+            raise ValueError(f"`start_timestep` is {start_timestep!r}, {told}; pass a lower one, such as 0.99.")
         self.timesteps: torch.Tensor | None = None
         self.num_inference_steps: int | None = None
         # The plan lies in host floats of double precision: reading them needs no synchronisation.
-        self._grid: list[float] = []
-        self._alphas: list[float] = []
-        self._sigmas: list[float] = []
+        self._points: list[tuple[float, float, float]] = []  # time, alpha, sigma
         self._second_order_weights: list[float] = []
         self._noise_point = 0
         self._forget_trajectory()
@@ -126,10 +95,8 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         # Notes of diffusers begin with an underscore; `auto_map` names code on the Hub.
         unknown = sorted(key for key in given if key not in known | {"auto_map"} and not key.startswith("_"))
         if unknown and not return_unused_kwargs:
-            raise ValueError(
-                f"`config` has unknown keys: {', '.join(unknown)}; remove them. {cls.__name__} knows "
-                f"{', '.join(sorted(known))}."
-            )
+            known_keys = ", ".join(sorted(known))
+            raise ValueError(f"`config` has unknown keys: {', '.join(unknown)}; remove them. Known are {known_keys}.")
         return super().from_config(config, return_unused_kwargs=return_unused_kwargs, **kwargs)
 
     @property
@@ -185,29 +152,28 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
             raise ValueError(f"`num_inference_steps` is {num_inference_steps!r}; pass a whole number of 1 or more.")
         # NaN fails the comparison too.
         if not _is_number(temperature, Real) or not 0 <= temperature <= 1:
-            raise ValueError(
-                f"`temperature` is {temperature!r}; pass a number from 0 (deterministic) to 1 (plain ODE)."
-            )
+            raise ValueError(f"`temperature` is {temperature!r}; pass a number from 0 (deterministic) to 1 (the ODE).")
         steps = self.num_inference_steps = int(num_inference_steps)
-        self._grid = [self.config.start_timestep * (steps - index) / steps for index in range(steps + 1)]
-        path = [cosine_path(time) for time in self._grid]
-        self._alphas, self._sigmas = [alpha for alpha, _ in path], [sigma for _, sigma in path]
-        distances = [abs(time - temperature) for time in self._grid]
+        grid = [self.config.start_timestep * (steps - index) / steps for index in range(steps + 1)]
+        self._points = [(time, *cosine_path(time)) for time in grid]
+        distances = [abs(time - temperature) for time in grid]
         farthest = min(distances) + TEMPERATURE_TIE
         # Time falls along the grid, so the last of the nearest points is the lowest.
         self._noise_point = max(index for index, distance in enumerate(distances) if distance <= farthest)
         self._second_order_weights = [self._second_order_weight(index) for index in range(steps)]
-        self.timesteps = torch.tensor(self._grid[:-1], dtype=torch.float32, device=device)
+        self.timesteps = torch.tensor(grid[:-1], dtype=torch.float32, device=device)
         self._forget_trajectory()
 
     def _second_order_weight(self, index: int) -> float:
         """What "dpmsolver++" adds to a step of DDIM, per change of the predicted data since the step before."""
         # First order at both ends, and after noise, where the prediction before belongs to another trajectory. Log-SNR
         # is minus infinity at time 1, which makes the step from there infinitely long and the weight after it 0.
-        if index in (0, self.num_inference_steps - 1, self._noise_point) or self._grid[index - 1] == 1:
+        if index in (0, self.num_inference_steps - 1, self._noise_point) or self._points[index - 1][0] == 1:
             return 0.0
-        before, here, after = (math.log(self._alphas[i] / self._sigmas[i]) for i in (index - 1, index, index + 1))
-        data_weight = self._alphas[index + 1] - self._sigmas[index + 1] * self._alphas[index] / self._sigmas[index]
+        points = self._points[index - 1 : index + 2]
+        before, here, after = (math.log(alpha / sigma) for _, alpha, sigma in points)
+        (_, alpha, sigma), (_, next_alpha, next_sigma) = points[1:]
+        data_weight = next_alpha - next_sigma * alpha / sigma
         return data_weight * (after - here) / (here - before) / 2
 
     def init_noise(
@@ -254,8 +220,7 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
             index (`int`): Position of the step, from 0 to `num_inference_steps - 1`.
             sample (`torch.Tensor`): Sample at `timesteps[index]`, of any shape and floating type.
             previous_original_sample (`torch.Tensor`, *optional*):
-                Predicted data of the step before, in the shape of `sample`. It may be passed always, but counts for
-                "dpmsolver++" only, which takes a step of first order without it.
+                Predicted data of the step before. Counts for "dpmsolver++" only, whose step is of first order without.
             variance_noise (`torch.Tensor`, *optional*):
                 Noise from N(0, I) in the shape of `sample`. Step `renoise_index` needs it, the others ignore it.
 
@@ -268,26 +233,21 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         self._require_plan()
         if not 0 <= index < self.num_inference_steps:
             raise ValueError(f"`index` is {index}; pass a step of this plan, 0 to {self.num_inference_steps - 1}.")
-        _check_floating("sample", sample)
-        _check_shape("model_output", model_output, sample)
-        _check_shape("previous_original_sample", previous_original_sample, sample)
-        _check_shape("variance_noise", variance_noise, sample)
+        others = {"previous_original_sample": previous_original_sample, "variance_noise": variance_noise}
+        check_like("sample", sample, model_output=model_output, **others)
         if variance_noise is None and index == self.renoise_index:
-            raise ValueError(
-                f"`variance_noise` is None, but step {index} needs it; pass noise in the shape of `sample`."
-            )
+            raise ValueError(f"`variance_noise` is None, but step {index} needs it; pass noise in the sample's shape.")
 
-        dtype = _at_least_float32(sample.dtype)
-        alpha, sigma = self._alphas[index], self._sigmas[index]
-        next_alpha, next_sigma = self._alphas[index + 1], self._sigmas[index + 1]
+        dtype = at_least_float32(sample.dtype)
+        (time, alpha, sigma), (next_time, next_alpha, next_sigma) = self._points[index : index + 2]
         pred_original_sample, pred_noise = original_sample_and_noise(
             model_output.to(dtype), sample.to(dtype), alpha, sigma, self.config.prediction_type
         )
         if index == self.renoise_index:
             prev_sample = next_alpha * pred_original_sample + next_sigma * variance_noise.to(dtype)
         elif self.config.algorithm_type == "euler":
-            velocity = HALF_PI * (alpha * pred_noise - sigma * pred_original_sample)
-            prev_sample = sample.to(dtype) + (self._grid[index + 1] - self._grid[index]) * velocity
+            velocity = target_of(pred_original_sample, pred_noise, alpha, sigma, "flow_prediction")
+            prev_sample = sample.to(dtype) + (next_time - time) * velocity
         else:
             prev_sample = next_alpha * pred_original_sample + next_sigma * pred_noise
             weight = self._second_order_weights[index]
@@ -357,10 +317,11 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         if expected is not None and isinstance(timestep, torch.Tensor) and timestep.device.type != "cpu":
             return expected
         time = float(timestep)
-        nearest = min(range(self.num_inference_steps), key=lambda index: abs(self._grid[index] - time))
+        distances = [abs(point[0] - time) for point in self._points[:-1]]
+        nearest = min(range(len(distances)), key=distances.__getitem__)
         # `not <=` rather than `>` so that NaN is refused.
-        if not abs(self._grid[nearest] - time) <= TIMESTEP_TOLERANCE or expected not in (None, nearest):
-            begins = "at one of `timesteps`" if expected is None else f"at {self._grid[expected]}"
+        if not distances[nearest] <= TIMESTEP_TOLERANCE or expected not in (None, nearest):
+            begins = "at one of `timesteps`" if expected is None else f"at {self._points[expected][0]}"
             raise ValueError(
                 f"`timestep` is {time}, but the next step begins {begins}; pass the elements of `timesteps` in their "
                 "order, or call `set_timesteps` to begin again."
@@ -385,7 +346,7 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
             ValueError: If a shape or type does not fit, or a time lies outside [0, 1]. Times on an accelerator are
                 not compared with these bounds, because reading them makes the host wait.
         """
-        alpha, sigma = self._path_at(timesteps, original_samples, noise)
+        alpha, sigma = path_at(timesteps, original_samples, noise)
         return (alpha * original_samples + sigma * noise).to(original_samples.dtype)
 
     def get_velocity(self, sample: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
@@ -394,8 +355,8 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
 
         Takes the arguments of [`~DiTARScheduler.add_noise`], and returns the shape and type of `sample`, the data.
         """
-        alpha, sigma = self._path_at(timesteps, sample, noise)
-        return (alpha * noise - sigma * sample).to(sample.dtype)
+        alpha, sigma = path_at(timesteps, sample, noise)
+        return target_of(sample, noise, alpha, sigma, "v_prediction").to(sample.dtype)
 
     def get_target(self, original_samples: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """
@@ -403,31 +364,9 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
 
         Takes the arguments of [`~DiTARScheduler.add_noise`], and returns the shape and type of `original_samples`.
         """
-        alpha, sigma = self._path_at(timesteps, original_samples, noise)
-        if self.config.prediction_type == "sample":
-            return original_samples
-        if self.config.prediction_type == "epsilon":
-            return noise.to(original_samples.dtype)
-        scale = HALF_PI if self.config.prediction_type == "flow_prediction" else 1.0
-        return (scale * (alpha * noise - sigma * original_samples)).to(original_samples.dtype)
-
-    def _path_at(self, timesteps: torch.Tensor, original_samples: torch.Tensor, noise: torch.Tensor) -> tuple:
-        """Check the arguments, and return alpha and sigma, at least in float32 and ready to broadcast to the data."""
-        _check_floating("original_samples", original_samples)
-        _check_shape("noise", noise, original_samples)
-        _check_floating("timesteps", timesteps)
-        pairs = zip(timesteps.shape, original_samples.shape, strict=False)
-        if timesteps.ndim > original_samples.ndim or any(size not in (1, wanted) for size, wanted in pairs):
-            raise ValueError(
-                f"`timesteps` has shape {tuple(timesteps.shape)} for data of shape {tuple(original_samples.shape)}; "
-                "pass one time for all, or one for each element of its leading dimensions."
-            )
-        # Looking at values would break a compiled graph, and make the host wait for an accelerator.
-        if timesteps.device.type == "cpu" and not torch.compiler.is_compiling():
-            if not ((timesteps >= 0) & (timesteps <= 1)).all():
-                raise ValueError(f"`timesteps` is {timesteps}; pass times from 0 (data) to 1 (noise).")
-        timesteps = timesteps.to(original_samples.device, _at_least_float32(original_samples.dtype))
-        return cosine_path(timesteps.reshape(*timesteps.shape, *[1] * (original_samples.ndim - timesteps.ndim)))
+        alpha, sigma = path_at(timesteps, original_samples, noise)
+        target = target_of(original_samples, noise, alpha, sigma, self.config.prediction_type)
+        return target.to(original_samples.dtype)
 
     def _forget_trajectory(self) -> None:
         self._step_index: int | None = None
@@ -450,24 +389,10 @@ def _is_number(value: object, kind: type) -> bool:
     return isinstance(value, kind) and not isinstance(value, bool)
 
 
-def _at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    return torch.promote_types(dtype, torch.float32)
-
-
-def _check_floating(name: str, tensor: torch.Tensor) -> None:
-    if not tensor.is_floating_point():
-        raise ValueError(f"`{name}` has type {tensor.dtype}; pass a floating type, such as torch.float32.")
-
-
-def _check_shape(name: str, tensor: torch.Tensor | None, sample: torch.Tensor) -> None:
-    if tensor is not None and tensor.shape != sample.shape:
-        raise ValueError(f"`{name}` has shape {tuple(tensor.shape)}; pass the sample's, {tuple(sample.shape)}.")
-
-
 def _draw_noise(
     shape: Sequence[int], generator: Generators | None, device: str | torch.device | None, dtype: torch.dtype
 ) -> torch.Tensor:
     """Noise from N(0, I), at least in float32, so that a seed gives the same noise in every lower precision."""
     if isinstance(generator, list) and len(generator) != shape[0]:
         raise ValueError(f"`generator` is a list of {len(generator)} for {shape[0]} rows; pass one, or one per row.")
-    return randn_tensor(tuple(shape), generator=generator, device=device, dtype=_at_least_float32(dtype))
+    return randn_tensor(tuple(shape), generator=generator, device=device, dtype=at_least_float32(dtype))
