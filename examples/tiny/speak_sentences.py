@@ -1,6 +1,6 @@
 """Speaks each line of a file: 000.wav, 001.wav, … for a recogniser.
 
-    python examples/tiny/speak_sentences.py --model hub_cards/ditar-tiny-en --sentences sentences.txt --out wavs
+python examples/tiny/speak_sentences.py --model hub_cards/ditar-tiny-en --sentences sentences.txt --out wavs
 """
 
 import argparse
@@ -22,7 +22,7 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--voice", type=Path, help="a recording to follow, with --voice-text")
     parser.add_argument("--voice-text")
-    parser.add_argument("--generate", type=json.loads, default={}, help='as JSON: \'{"temperature": 0.5}\'')
+    parser.add_argument("--generate", type=json.loads, default={}, help="as JSON: '{\"temperature\": 0.5}'")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 

@@ -104,6 +104,8 @@ def main():
     parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shares", nargs="+", default=["flite=0.8", "kathleen=0.2"], metavar="SPEAKER_PREFIX=SHARE")
+    parser.add_argument("--start-from", type=Path, help="folder of a model of this recipe to go on from")
+    parser.add_argument("--history-noise-std", type=float, default=0.1, help="noise on the latents that are fed back")
     parser.add_argument("--max-steps", type=int, default=8000)
     parser.add_argument("--batch-patches", type=int, default=320)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
@@ -122,9 +124,11 @@ def main():
         "tiny",
         lm_config={"vocab_size": len(processor.tokenizer)},
         alignment_loss_weight=0.2,
-        history_noise_std=0.1,
+        history_noise_std=options.history_noise_std,
     )
     model = DiTARForTextToSpeech.from_vae(DiTARVAE.from_pretrained(options.vae), config)
+    if options.start_from:
+        model.load_state_dict(DiTARForTextToSpeech.from_pretrained(options.start_from).state_dict())
     # LocDiT's sequences are 9 tokens long: written out, attention and its gradient take half the time on a CPU
     model.set_attn_implementation("eager")
     shares = {item.rpartition("=")[0]: float(item.rpartition("=")[2]) for item in options.shares}

@@ -67,9 +67,7 @@ def main():
     parser.add_argument("--data", nargs="+", required=True, metavar="FOLDER=SHARE")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent / "vae.json")
     parser.add_argument("--start-from", type=Path, help="folder of a trained VAE to continue from")
-    parser.add_argument(
-        "--freeze-encoder", action="store_true", help="train the decoder only: latents stay"
-    )
+    parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only: latents stay")
     parser.add_argument("--schedule", default="cosine", help="of the learning rate, a name that `Trainer` knows")
     parser.add_argument("--ema-decay", type=float, default=0.0, help="average the weights; 0 does not")
     parser.add_argument("--max-steps", type=int, default=1300)

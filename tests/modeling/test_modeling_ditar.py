@@ -1,8 +1,9 @@
-"""`DiTARModel` and `DiTARForTextToSpeech` with true patches as input: states, targets, losses, the frozen tokenizer."""
+"""`DiTARModel` and `DiTARForTextToSpeech` on true patches: states, targets, losses, the frozen tokenizer of speech."""
 
 import pytest
 import torch
 from transformers import DynamicCache
+from transformers.utils import is_flash_attn_2_available
 
 from ditar_hf import DiTARForTextToSpeech, DiTARVAE
 from ditar_hf.modeling import modeling_ditar
@@ -22,6 +23,18 @@ QWEN = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+# learnt positions: unlike rotary ones they tell where a sequence begins
+GPT2 = {
+    "model_type": "gpt2",
+    "vocab_size": 40,
+    "n_embd": 32,
+    "n_layer": 2,
+    "n_head": 4,
+    "n_positions": 64,
+    "bos_token_id": None,
+    "eos_token_id": None,
+}
+every_lm = pytest.mark.parametrize("lm_config", [{}, QWEN, GPT2], ids=["arcee", "qwen3", "gpt2"])
 # rows of a batch as (tokens of text, patches of a prompt, target patches)
 ROWS = ((5, 0, 3), (2, 1, 4), (7, 2, 1))
 
@@ -78,8 +91,9 @@ def locdit_calls(model) -> list[dict[str, torch.Tensor]]:
 
 
 class TestStates:
-    def test_a_row_in_a_batch_equals_the_row_alone(self, make_model):
-        model, batch = make_model(), make_batch()
+    @every_lm
+    def test_a_row_in_a_batch_equals_the_row_alone(self, make_model, lm_config):
+        model, batch = make_model(lm_config=lm_config), make_batch()
         together = model(**batch)
         for row in range(len(ROWS)):
             alone = model(**make_batch(chosen=slice(row, row + 1)))
@@ -120,28 +134,24 @@ class TestStates:
         moved = (model(**batch).last_hidden_state - model(**changed).last_hidden_state)[0].abs().amax(-1) > 1e-6
         assert moved.tolist() == [False] + [True] * 7
 
-    @pytest.mark.parametrize("lm_config", [{}, QWEN], ids=["arcee", "qwen3"])
+    @every_lm
     @pytest.mark.parametrize("split", [1, 4, 9])
     def test_cached_equals_uncached(self, make_model, lm_config, split):
         model, batch = make_model(lm_config=lm_config), make_batch()
-        ids, mask = batch["input_ids"], batch["attention_mask"]
-        whole = model.model(ids, mask, all_patches(batch)).last_hidden_state
+        ids, mask, patches = batch["input_ids"], batch["attention_mask"], all_patches(batch)
+        whole = model.model(ids, mask, patches).last_hidden_state
         cache, parts = DynamicCache(config=model.model.language_model.config), []
-        patches = all_patches(batch)
-        rows = torch.arange(len(ids))[:, None].expand_as(ids)[ids == PATCH]  # of each patch
-        places = torch.arange(ids.shape[1]).expand_as(ids)[ids == PATCH]
-        for part in (slice(0, split), slice(split, None)):
-            inside = (places >= part.start) & (places < (part.stop or ids.shape[1]))
-            assert inside.any() or not (ids[:, part] == PATCH).any()
-            given = patches[inside] if inside.any() else None
-            output = model.model(ids[:, part], mask[:, : part.stop], given, cache, use_cache=True)
-            parts.append(output.last_hidden_state)
+        place = (ids == PATCH).nonzero()[:, 1]  # of each patch in its row
+        for start, end in ((0, split), (split, ids.shape[1])):
+            given = patches[(place >= start) & (place < end)]
+            given = given if len(given) else None
+            parts.append(model.model(ids[:, start:end], mask[:, :end], given, cache, use_cache=True).last_hidden_state)
         real = mask.bool()
         torch.testing.assert_close(torch.cat(parts, dim=1)[real], whole[real], atol=1e-5, rtol=0)
-        assert rows.unique().tolist() == [0, 1, 2]
 
-    def test_a_continuation_has_states_and_no_losses(self, make_model):
-        model, batch = make_model(), make_batch(((3, 0, 4),))
+    @every_lm
+    def test_a_continuation_has_states_and_no_losses(self, make_model, lm_config):
+        model, batch = make_model(lm_config=lm_config), make_batch(((3, 0, 4),))
         text = model(batch["input_ids"][:, :4], batch["attention_mask"][:, :4], use_cache=True)
         rest = model(
             batch["input_ids"][:, 4:],
@@ -204,7 +214,15 @@ class TestTargets:
         output.loss.backward()
         assert output.diffusion_loss == 0 and torch.equal(output.loss, output.stop_loss) and output.loss > 0
 
-    def test_draws_are_independent_for_each_patch(self, make_model):
+    def test_noise_is_drawn_for_each_patch_and_draw(self, make_model, monkeypatch):
+        model = make_model(num_noise_samples=4)
+        calls = locdit_calls(model)
+        at_time(monkeypatch, 1.0)
+        model(**make_batch())
+        noise = calls[0]["sample"].flatten(1)
+        assert torch.pdist(noise).min() > 1 and abs(noise.std() - 1) < 0.15
+
+    def test_draws_share_what_they_are_conditioned_on(self, make_model):
         model = make_model(num_noise_samples=4)
         calls = locdit_calls(model)
         model(**make_batch())
@@ -375,7 +393,9 @@ class TestAccumulation:
         # a share counts stop labels, one more than patches: exact where all rows have as many patches
         rows = ((5, 0, 3), (2, 1, 3), (7, 2, 3))
         model = make_model(stop_loss_weight=0.0)
-        at_time(monkeypatch, 0.0)  # no noise, so that parts and whole see the same
+        at_time(monkeypatch, 0.5)
+        # no noise, so that parts and whole see the same
+        monkeypatch.setattr(modeling_ditar, "randn_tensor", lambda shape, *_: torch.zeros(shape))
         whole = model(**make_batch(rows), num_items_in_batch=12).loss
         shares = [model(**make_batch(rows, part), num_items_in_batch=12).loss for part in self.parts]
         torch.testing.assert_close(sum(shares), whole, atol=1e-5, rtol=0)
@@ -515,8 +535,10 @@ class TestAttention:
             parts = (model.model.language_model, *(m for m in model.modules() if hasattr(m, "qkv_proj")))
             assert {part.config._attn_implementation for part in parts} == {attention}
             outputs[attention] = model(**make_batch(), generator=seeded())
-        for name in ("loss", "stop_logits"):
-            torch.testing.assert_close(outputs["eager"][name], outputs["sdpa"][name], atol=1e-5, rtol=0)
+        real = make_batch()["attention_mask"].bool()
+        torch.testing.assert_close(outputs["eager"].loss, outputs["sdpa"].loss, atol=1e-5, rtol=0)
+        states = [outputs[attention].last_hidden_state[real] for attention in ("eager", "sdpa")]
+        torch.testing.assert_close(*states, atol=1e-5, rtol=0)
 
     def test_it_can_be_changed_later(self, make_model):
         model = make_model()
@@ -527,9 +549,6 @@ class TestAttention:
         torch.testing.assert_close(model(**make_batch(), generator=seeded()).loss, expected, atol=1e-5, rtol=0)
 
     def test_flash_attention_without_its_package_is_refused(self, make_model, make_config):
-        pytest.importorskip("importlib.util")
-        from transformers.utils import is_flash_attn_2_available
-
         if is_flash_attn_2_available():
             pytest.skip("flash_attn is installed")
         with pytest.raises(ImportError, match="FlashAttention2"):
@@ -537,8 +556,6 @@ class TestAttention:
 
     @pytest.mark.gpu
     def test_flash_attention_is_near_sdpa(self, make_model, make_config):
-        from transformers.utils import is_flash_attn_2_available
-
         if not torch.cuda.is_available() or not is_flash_attn_2_available():
             pytest.skip("needs a CUDA device and flash_attn")
         logits = {}
@@ -556,13 +573,11 @@ class TestCheckpointing:
         for checkpointing in (False, True):
             model, calls = make_model(lm_config=lm_config).train(), []
             if checkpointing:
-                model.gradient_checkpointing_enable()
-            layers = [
-                model.locdit.transformer.layers[0].attention,
-                model.model.patch_encoder.transformer.layers[0].attention,
-            ]
-            for layer in (*layers, model.model.language_model.layers[0].mlp):
-                layer.register_forward_hook(lambda *_, to=calls: to.append(1))
+                model.activation_checkpointing_enable()
+            lm, encoder, locdit = model.model.language_model, model.model.patch_encoder, model.locdit
+            blocks = (encoder.transformer.layers[0].attention, locdit.transformer.layers[0].attention)
+            for part in (*blocks, lm.layers[0].self_attn):
+                part.register_forward_hook(lambda *_, to=calls: to.append(1))
             model(**make_batch(), generator=seeded()).loss.backward()
             gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
             work.append(len(calls))

@@ -70,7 +70,6 @@ class DiTARTransformerConfig(PreTrainedConfig):
         intermediate_size (`int`, *optional*, defaults to 4096): Width of the FFN.
         rms_norm_eps (`float`, *optional*, defaults to 1e-5): Epsilon of the norms.
         rope_theta (`float`, *optional*, defaults to 10000.0): Base of the rotary angles.
-        initializer_range (`float`, *optional*, defaults to 0.02): Standard deviation of initial weights.
 
     Raises:
         ValueError: If a size is not positive or the heads do not divide the width into even parts.
@@ -84,7 +83,6 @@ class DiTARTransformerConfig(PreTrainedConfig):
     intermediate_size: int = 4096
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
-    initializer_range: float = 0.02
 
     def __post_init__(self, **kwargs):
         refuse_unknown_keys(self, kwargs)

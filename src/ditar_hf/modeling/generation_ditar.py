@@ -44,8 +44,8 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         own.
         """
         names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
-        kwargs.update(zip(names, args, strict=False))
-        kwargs.pop("trust_remote_code", None)
+        # only where to look: other keyword arguments override fields of the model's configuration
+        kwargs = {key: value for key, value in kwargs.items() if key in names} | dict(zip(names, args, strict=False))
         if generation_config is not None:
             # a plain GenerationConfig has None for whatever it leaves open
             values = {name: value for name, value in generation_config.to_dict().items() if value is not None}

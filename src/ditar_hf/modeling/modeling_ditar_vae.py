@@ -80,6 +80,11 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
     base_model_prefix = "vae"
     main_input_name = "waveforms"
     _no_split_modules = ["ConvNeXtBlock", "BigVGANBlock", "ResidualUnit"]
+    # it has no attention, so whatever the model around it is told to use suits it
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
     # a whole reconstruction is needed for the losses, so there is nothing per item to count
     accepts_loss_kwargs = False
 

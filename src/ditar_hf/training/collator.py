@@ -38,30 +38,31 @@ class DiTARDataCollator:
             examples (`list[Mapping]`): As above; all with latents or all with audio.
 
         Returns:
-            `dict` of `input_ids`, `attention_mask`, `labels` (and `alignment_labels`, if an example has them), each
-            `(batch_size, sequence_length)`, with either `latents` `(batch_size, num_frames, latent_dim)` and
+            `dict` of `input_ids`, `attention_mask`, `labels` and `alignment_labels` (all −100 without alignments),
+            each `(batch_size, sequence_length)`, with either `latents` `(batch_size, num_frames, latent_dim)` and
             `latents_mask` or `waveforms` `(batch_size, num_samples)` and `waveforms_mask`.
 
         Raises:
-            ValueError: If an example lacks text or speech, or its speech does not fit; the message has its place in
+            ValueError: If an example lacks text or speech, or one of them does not fit; the message has its place in
             the batch.
         """
+        if not examples:
+            raise ValueError("`examples` is empty: a batch needs at least one.")
         rows = [self._row(example, place) for place, example in enumerate(examples)]
         kinds = {row["kind"] for row in rows}
         if len(kinds) > 1:
             raise ValueError("`examples` mix latents and audio: give all of a batch in the same way.")
         kind = kinds.pop()
-        batch = {
+        width = max(len(row["input_ids"]) for row in rows)
+        return {
             "input_ids": self._pad([row["input_ids"] for row in rows], self.processor.tokenizer.pad_token_id),
             "attention_mask": self._pad([torch.ones_like(row["input_ids"]) for row in rows], 0),
             "labels": self._pad([row["labels"] for row in rows], IGNORE_INDEX),
+            # always there, for in evaluation the `Trainer` computes a loss only if all of a model's labels are
+            "alignment_labels": self._pad([self._alignment(row, width) for row in rows], IGNORE_INDEX),
             kind: pad_sequence([row["speech"] for row in rows], batch_first=True),
             f"{kind}_mask": pad_sequence([torch.ones(len(row["speech"])) for row in rows], batch_first=True),
         }
-        if any(row["alignment"] is not None for row in rows):
-            width = batch["input_ids"].shape[1]
-            batch["alignment_labels"] = self._pad([self._alignment(row, width) for row in rows], IGNORE_INDEX)
-        return batch
 
     @staticmethod
     def _pad(values: list[torch.Tensor], padding: int) -> torch.Tensor:
@@ -96,10 +97,17 @@ class DiTARDataCollator:
         labels[-1 - num_patches :] = 0
         labels[-1] = 1
         alignment = example.get("alignment")
-        if alignment is not None and len(alignment) != num_patches:
-            raise ValueError(
-                f"`examples[{place}]['alignment']` has {len(alignment)} entries for {num_patches} patches of speech."
-            )
+        if alignment is not None:
+            if len(alignment) != num_patches:
+                raise ValueError(
+                    f"`examples[{place}]['alignment']` has {len(alignment)} entries for {num_patches} patches of "
+                    "speech."
+                )
+            length = len(text) - offset
+            if wrong := [index for index in alignment if index != IGNORE_INDEX and not 0 <= index < length]:
+                raise ValueError(
+                    f"`examples[{place}]['alignment']` points at token {int(wrong[0])} of a text of {length}."
+                )
         return {
             "kind": kind,
             "speech": speech,
@@ -124,7 +132,14 @@ class DiTARDataCollator:
             return None
         if not ids:
             raise ValueError(f"`examples[{place}]` has an empty text: filter such examples out.")
-        return [int(index) for index in ids]
+        tokenizer = self.processor.tokenizer
+        ids = [int(index) for index in ids]
+        control = {tokenizer.pad_token_id, tokenizer.audio_bos_token_id, tokenizer.audio_patch_token_id}
+        if found := sorted(control.intersection(ids)):
+            raise ValueError(
+                f"`examples[{place}]` has control token {found[0]} in its text: leave it out, the collator places it."
+            )
+        return ids
 
     def _speech(
         self, example: Mapping[str, Any], prefix: str, place: int
@@ -138,6 +153,8 @@ class DiTARDataCollator:
                     f"`examples[{place}]['{prefix}latents']` has shape {list(latents.shape)}: it must be (num_frames, "
                     f"latent_dim) with a multiple of {extractor.patch_size} frames. Pad the audio before encoding it."
                 )
+            if not torch.isfinite(latents).all():
+                raise ValueError(f"`examples[{place}]['{prefix}latents']` holds NaN or infinite values.")
             return "latents", latents, len(latents) // extractor.patch_size
         audio = example.get(f"{prefix}audio")
         if audio is None:
