@@ -261,7 +261,7 @@ class TestLosses:
         batch = make_batch()
         alignment = torch.full_like(batch["input_ids"], IGNORE)
         alignment[0, -4] = batch["input_ids"].shape[1] - 9 + 2  # the first patch of row 0 speaks its third token
-        output = model(**batch, alignment_labels=alignment)
+        output = model(**batch, alignment_targets=alignment)
         assert output.alignment_loss > 0
         expected = output.diffusion_loss + 0.3 * output.stop_loss + 0.7 * output.alignment_loss
         torch.testing.assert_close(output.loss, expected)
@@ -472,7 +472,7 @@ class TestFrozenTokenizer:
         labels[0, 4] = 1
         waveforms = 0.3 * torch.randn(1, 7200)
         names = ("input_ids", "attention_mask", "labels")
-        model(**{n: text[n] for n in names}, waveforms=waveforms, alignment_labels=labels).loss.backward()
+        model(**{n: text[n] for n in names}, waveforms=waveforms, alignment_targets=labels).loss.backward()
         without = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is None}
         trained = {name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None}
         assert without == {"vae"} and "vae" not in trained

@@ -289,3 +289,10 @@ def test_phoneme_strings_need_no_phonemizer(english, monkeypatch):
     assert english.decode(english(phonemes, phonemize=False)["input_ids"]) == phonemes
     with pytest.raises(ImportError, match="pip install phonemizer"):
         english("The lazy dog.")
+
+
+def test_a_folder_without_its_vocabulary_is_refused(english, tmp_path):
+    english.save_pretrained(tmp_path)
+    (tmp_path / "vocab.json").unlink()
+    with pytest.raises(ValueError, match="vocab.json"):
+        DiTARTokenizer.from_pretrained(tmp_path)

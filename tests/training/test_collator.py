@@ -224,9 +224,9 @@ def test_alignment_points_at_the_spoken_tokens_of_the_padded_batch(model, collat
         for text, alignment, prompt in zip(texts, alignments, prompts, strict=True)
     ]
     batch = collator(rows)
-    assert batch["alignment_labels"].shape == batch["input_ids"].shape
+    assert batch["alignment_targets"].shape == batch["input_ids"].shape
     for row, (text, alignment) in enumerate(zip(texts, alignments, strict=True)):
-        labels = batch["alignment_labels"][row]
+        labels = batch["alignment_targets"][row]
         # on the states that target patches are drawn from, which are those with stop label 0
         drawn = (batch["labels"][row] == 0).nonzero()[:, 0]
         assert (labels[batch["labels"][row] != 0] == -100).all()
@@ -235,7 +235,7 @@ def test_alignment_points_at_the_spoken_tokens_of_the_padded_batch(model, collat
         found = [-100 if place == -100 else batch["input_ids"][row, place].item() for place in labels[drawn].tolist()]
         assert found == expected
     # a place in the text, not in the prompt's transcript that stands before it
-    first = batch["alignment_labels"][3].max() - 4
+    first = batch["alignment_targets"][3].max() - 4
     text = batch["input_ids"][3, first : first + len(ids_of(collator, TEXTS[0]))]
     assert text.tolist() == ids_of(collator, TEXTS[0])
     assert model(**batch).alignment_loss > 0
@@ -245,10 +245,10 @@ def test_without_alignments_no_state_is_labelled(model, collator):
     rows = [{"text": TEXTS[0], "latents": latents(2)}, {"text": TEXTS[1], "latents": latents(2), "alignment": None}]
     batch = collator(rows)
     # the keys are always the same, since the `Trainer` evaluates only where all labels are there
-    keys = ["input_ids", "attention_mask", "labels", "alignment_labels"]
+    keys = ["input_ids", "attention_mask", "labels", "alignment_targets"]
     assert list(batch) == [*keys, "latents", "latents_mask"]
     assert list(collator([{"text": TEXTS[0], "audio": audio(100)}])) == [*keys, "waveforms", "waveforms_mask"]
-    assert batch["alignment_labels"].shape == batch["labels"].shape and (batch["alignment_labels"] == -100).all()
+    assert batch["alignment_targets"].shape == batch["labels"].shape and (batch["alignment_targets"] == -100).all()
     assert model(**batch).alignment_loss == 0
 
 

@@ -78,6 +78,7 @@ def test_the_plain_trainer_trains_evaluates_and_saves(make_model, processor, tmp
         data_collator=DiTARDataCollator(processor),
         processing_class=processor,
     )
+    assert trainer.model_accepts_loss_kwargs  # so that gradient accumulation weights micro-batches by their labels
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     evaluated = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]

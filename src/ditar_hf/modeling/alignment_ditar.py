@@ -30,22 +30,22 @@ class DiTARAlignmentHead(nn.Module):
         self.symbol_proj = nn.Linear(hidden_size, config.lm_config.vocab_size)
 
     def forward(
-        self, hidden_states: torch.Tensor, input_ids: torch.Tensor, alignment_labels: torch.Tensor
+        self, hidden_states: torch.Tensor, input_ids: torch.Tensor, alignment_targets: torch.Tensor
     ) -> torch.Tensor:
         """
         Args:
             hidden_states (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): States of the LM.
             input_ids (`torch.Tensor` of shape `(batch_size, sequence_length)`): Tokens.
-            alignment_labels (`torch.Tensor` of shape `(batch_size, sequence_length)`):
+            alignment_targets (`torch.Tensor` of shape `(batch_size, sequence_length)`):
                 Position of the spoken token, −100 where unknown.
 
         Returns:
             `torch.Tensor` of shape `()`: sum of both cross-entropies, means over labelled states; 0 without any.
         """
-        row, position = (alignment_labels != IGNORE_INDEX).nonzero(as_tuple=True)
+        row, position = (alignment_targets != IGNORE_INDEX).nonzero(as_tuple=True)
         if not len(row):
             return hidden_states.new_zeros((), dtype=torch.float32)
-        label = alignment_labels[row, position]  # (M,)
+        label = alignment_targets[row, position]  # (M,)
         states = hidden_states[row, position]  # (M, H)
         keys = self.key_proj(hidden_states)[row]  # (M, S, C)
         scores = torch.einsum("mc,msc->ms", self.query_proj(states), keys).float() * self.pointer_size**-0.5

@@ -189,6 +189,9 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
     # a training aid, which may be switched on for a model that was trained without it
     _keys_to_ignore_on_load_missing = [r"^alignment_head\."]
 
+    # the `Trainer` counts labelled states over micro-batches and ranks, and `forward` weights its losses by them
+    accepts_loss_kwargs = True
+
     def __init__(self, config: DiTARConfig):
         super().__init__(config)
         self.model = DiTARModel(config)
@@ -348,7 +351,7 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         waveforms: torch.Tensor | None = None,
         waveforms_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        alignment_labels: torch.Tensor | None = None,
+        alignment_targets: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         use_cache: bool = False,
         generator: torch.Generator | None = None,
@@ -371,7 +374,7 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
             labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Stop labels: 1 on the last patch, 0 on states that a target patch is drawn from, −100 elsewhere.
                 Without them, all patches are targets and there is no stop loss.
-            alignment_labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
+            alignment_targets (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 On a state that a patch is drawn from, the position in `input_ids` of the token spoken in its middle;
                 −100 elsewhere or where unknown. Needs `config.alignment_loss_weight`.
             past_key_values (`Cache`, *optional*): States of the positions before. There are no losses then.
@@ -425,8 +428,8 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
             if labels is not None:
                 losses["stop_loss"] = stop_loss(stop_logits, labels, self.config.stop_positive_weight)
                 loss = loss + self.config.stop_loss_weight * losses["stop_loss"]
-            if alignment_labels is not None and self.alignment_head is not None:
-                losses["alignment_loss"] = self.alignment_head(states, input_ids, alignment_labels)
+            if alignment_targets is not None and self.alignment_head is not None:
+                losses["alignment_loss"] = self.alignment_head(states, input_ids, alignment_targets)
                 loss = loss + self.config.alignment_loss_weight * losses["alignment_loss"]
             if num_items_in_batch is not None and labels is not None:
                 loss = loss * (labels != IGNORE_INDEX).sum() / num_items_in_batch

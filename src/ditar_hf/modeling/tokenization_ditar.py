@@ -73,6 +73,8 @@ class DiTARTokenizer(PreTrainedTokenizer):
         audio_patch_token: str = "<audio_patch>",
         **kwargs,
     ):
+        if vocab_file is None:
+            raise ValueError("`vocab_file` is missing: the folder holds no vocab.json, so it is no whole tokenizer.")
         with open(vocab_file, encoding="utf-8") as handle:
             self.encoder = json.load(handle)
         self.decoder = {index: token for token, index in self.encoder.items()}

@@ -38,7 +38,7 @@ class DiTARDataCollator:
             examples (`list[Mapping]`): As above; all with latents or all with audio.
 
         Returns:
-            `dict` of `input_ids`, `attention_mask`, `labels` and `alignment_labels` (all −100 without alignments),
+            `dict` of `input_ids`, `attention_mask`, `labels` and `alignment_targets` (all −100 without alignments),
             each `(batch_size, sequence_length)`, with either `latents` `(batch_size, num_frames, latent_dim)` and
             `latents_mask` or `waveforms` `(batch_size, num_samples)` and `waveforms_mask`.
 
@@ -58,8 +58,7 @@ class DiTARDataCollator:
             "input_ids": self._pad([row["input_ids"] for row in rows], self.processor.tokenizer.pad_token_id),
             "attention_mask": self._pad([torch.ones_like(row["input_ids"]) for row in rows], 0),
             "labels": self._pad([row["labels"] for row in rows], IGNORE_INDEX),
-            # always there, for in evaluation the `Trainer` computes a loss only if all of a model's labels are
-            "alignment_labels": self._pad([self._alignment(row, width) for row in rows], IGNORE_INDEX),
+            "alignment_targets": self._pad([self._alignment(row, width) for row in rows], IGNORE_INDEX),
             kind: pad_sequence([row["speech"] for row in rows], batch_first=True),
             f"{kind}_mask": pad_sequence([torch.ones(len(row["speech"])) for row in rows], batch_first=True),
         }
