@@ -129,7 +129,7 @@ def main():
     model = DiTARForTextToSpeech.from_vae(DiTARVAE.from_pretrained(options.vae), config)
     if options.start_from:
         model.load_state_dict(DiTARForTextToSpeech.from_pretrained(options.start_from).state_dict())
-    # LocDiT's sequences are 9 tokens long: written out, attention and its gradient take half the time on a CPU
+    # LocDiT's sequences are 9 tokens long: with attention written out, a step took 0.7 of the time on two CPU cores
     model.set_attn_implementation("eager")
     shares = {item.rpartition("=")[0]: float(item.rpartition("=")[2]) for item in options.shares}
     sentences = SpokenSentences(rows, shares, options.max_steps, options.batch_patches, options.pairs, options.seed)
