@@ -21,10 +21,11 @@ import torch
 from alignment import ForcedAligner, spoken_tokens
 from datasets import Array2D, Dataset, Features, Sequence, Value
 
-from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer, DiTARVAE
+from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer, DiTARVAE, DiTARVAEConfig
 
 PATCH_SIZE = 4
 MAX_SECONDS = 12.0
+PEAK = 0.7  # of all speech that DiTAR is trained on, and so of the prompts that it hears
 # digits, letters and names of other languages never occur in the texts, but users type them
 EXTRA_TEXTS = ["0 1 2 3 4 5 6 7 8 9 10 11 12 20 100 1000.", "a b c d e f g h i j k l m n o p q r s t u v w x y z."]
 
@@ -61,13 +62,15 @@ def encode(vae: DiTARVAE, clips: list[np.ndarray]) -> list[np.ndarray]:
     for row, (clip, length) in enumerate(zip(clips, lengths, strict=True)):
         waveforms[row, : len(clip)] = torch.from_numpy(clip)
         mask[row, :length] = 1
-    with torch.autocast("cpu", torch.bfloat16):
-        means = vae.encode(waveforms, mask).mode().float().numpy()
+    means = vae.encode(waveforms, mask).mode().numpy()
     return [mean[: length // vae.config.hop_length] for mean, length in zip(means, lengths, strict=True)]
 
 
-def examples(rows: list[dict], vae: DiTARVAE, tokenizer: DiTARTokenizer, batch_size: int = 32) -> Iterator[dict]:
-    """Rows of the data set, in batches of the VAE."""
+def examples(rows: list[dict], vae_folder: Path, processor_folder: Path, batch_size: int = 32) -> Iterator[dict]:
+    """Rows of the data set, in batches of the VAE; each process makes its share of them on one thread."""
+    torch.set_num_threads(1)
+    vae = DiTARVAE.from_pretrained(vae_folder).eval()
+    tokenizer = DiTARProcessor.from_pretrained(processor_folder).tokenizer
     aligner = ForcedAligner() if any("phones" not in row for row in rows) else None
     patch_seconds = PATCH_SIZE / vae.config.frame_rate
     for start in range(0, len(rows), batch_size):
@@ -77,8 +80,7 @@ def examples(rows: list[dict], vae: DiTARVAE, tokenizer: DiTARTokenizer, batch_s
             phones = row["phones"] if "phones" in row else aligner(audio, rate, row["text"]) or []
             audio, offset = trimmed(audio, rate)
             audio = soxr.resample(audio, rate, vae.config.sampling_rate)
-            # one loudness for all sources: peaks at -3 dB
-            clips.append(audio / max(1e-3, np.abs(audio).max()) * 0.7)
+            clips.append(audio / max(1e-3, np.abs(audio).max()) * PEAK)
             timings.append([(name, a - offset, b - offset) for name, a, b in phones])
         for row, latents, phones in zip(rows[start : start + batch_size], encode(vae, clips), timings, strict=True):
             tokens = tokenizer.tokenize(row["text"])
@@ -100,13 +102,17 @@ def main():
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
 
-    vae = DiTARVAE.from_pretrained(options.vae).eval()
+    vae_config = DiTARVAEConfig.from_pretrained(options.vae)
     rows = [row for folder in options.data for row in read_folder(folder)]
     tokenizer = DiTARTokenizer.from_texts([*EXTRA_TEXTS, *(row["text"] for row in rows)], "en-us")
     feature_extractor = DiTARFeatureExtractor(
-        sampling_rate=vae.config.sampling_rate, hop_length=vae.config.hop_length, patch_size=PATCH_SIZE
+        sampling_rate=vae_config.sampling_rate,
+        hop_length=vae_config.hop_length,
+        patch_size=PATCH_SIZE,
+        prompt_peak=PEAK,
     )
     DiTARProcessor(feature_extractor, tokenizer).save_pretrained(options.out / "processor")
     features = Features(
@@ -114,18 +120,22 @@ def main():
             "text": Value("string"),
             "speaker": Value("string"),
             "input_ids": Sequence(Value("int32")),
-            "latents": Array2D((None, vae.config.latent_dim), "float32"),
+            "latents": Array2D((None, vae_config.latent_dim), "float32"),
             "alignment": Sequence(Value("int32")),
             "length": Value("int32"),
         }
     )
     dataset = Dataset.from_generator(
-        lambda: examples(rows, vae, tokenizer), features=features, cache_dir=str(options.out / "cache")
+        examples,
+        features=features,
+        cache_dir=str(options.out / "cache"),
+        gen_kwargs={"rows": rows, "vae_folder": options.vae, "processor_folder": options.out / "processor"},
+        num_proc=options.processes,
     )
     dataset.save_to_disk(options.out / "dataset")
     known = np.mean([any(index >= 0 for index in row) for row in dataset["alignment"]])
     patches = sum(map(len, dataset["alignment"]))
-    hours = patches * PATCH_SIZE / vae.config.frame_rate / 3600
+    hours = patches * PATCH_SIZE / vae_config.frame_rate / 3600
     print(f"{len(dataset)} clips, {hours:.2f} h, timing known for {known:.0%}")
 
 

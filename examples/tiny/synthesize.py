@@ -1,7 +1,7 @@
 """Step 1 of the tiny recipe: English sentences and their speech, made with the free synthesiser flite.
 
-The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`); the voices are flite's `slt`,
-`rms` and `awb` (Debian package `flite`). Both packages allow use, modification and redistribution. Each clip is cut to
+The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`); the voices are flite's `slt` and
+`rms` (Debian package `flite`). Both packages allow use, modification and redistribution. Each clip is cut to
 a tenth of a second of silence at both ends, and flite's own timed phones are kept: they train the alignment head.
 
     python examples/tiny/synthesize.py --out runs/tiny/synthetic --num-sentences 40000
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-VOICES = {"slt": 0.5, "rms": 0.35, "awb": 0.15}
+VOICES = {"slt": 0.5, "rms": 0.5}
 MARGIN_SECONDS = 0.1
 PLAIN_SENTENCE = re.compile(r"[A-Za-z',;?!.\- ]+")
 

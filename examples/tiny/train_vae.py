@@ -17,9 +17,10 @@ from averaging import AveragedWeights
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
-from ditar_hf import DiTARVAE, DiTARVAEConfig
+from ditar_hf import DiTARConfig, DiTARVAE
 
 CROP_SECONDS = 1.2
+MAX_SHIFT = 0.12  # half of the crops are played up to this much faster or slower: more voices than were recorded
 
 
 class RandomCrops(Dataset):
@@ -39,9 +40,12 @@ class RandomCrops(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
         rng = random.Random(f"{self.seed}-{index}")
-        audio, rate = soundfile.read(rng.choice(rng.choices(self.files, self.weights)[0]), dtype="float32")
-        start = rng.randrange(max(1, len(audio) - round(CROP_SECONDS * rate) + 1))
-        audio = audio[start : start + round(CROP_SECONDS * rate)]
+        path = rng.choice(rng.choices(self.files, self.weights)[0])
+        info = soundfile.info(path)
+        rate = round(info.samplerate * (1 + rng.choice((0, 1)) * rng.uniform(-MAX_SHIFT, MAX_SHIFT)))
+        length = round(CROP_SECONDS * rate)
+        start = rng.randrange(max(1, info.frames - length + 1))
+        audio, _ = soundfile.read(path, frames=length, start=start, dtype="float32")
         audio = soxr.resample(audio, rate, self.sampling_rate)[: self.crop]
         # levels of the sources differ by 20 dB: peaks between -16 and -1 dB, half of the crops upside down
         audio = audio / max(1e-3, np.abs(audio).max()) * 10 ** (-rng.uniform(1, 16) / 20) * rng.choice((-1, 1))
@@ -65,12 +69,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", nargs="+", required=True, metavar="FOLDER=SHARE")
-    parser.add_argument("--config", type=Path, default=Path(__file__).parent / "vae.json")
     parser.add_argument("--start-from", type=Path, help="folder of a trained VAE to continue from")
     parser.add_argument("--freeze-encoder", action="store_true", help="train the decoder only: latents stay")
     parser.add_argument("--schedule", default="cosine", help="of the learning rate, a name that `Trainer` knows")
     parser.add_argument("--ema-decay", type=float, default=0.0, help="average the weights; 0 does not")
-    parser.add_argument("--max-steps", type=int, default=1300)
+    parser.add_argument("--max-steps", type=int, default=3600)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -81,7 +84,7 @@ def main():
     if options.start_from:
         vae = DiTARVAE.from_pretrained(options.start_from)
     else:
-        vae = DiTARVAE(DiTARVAEConfig.from_json_file(options.config))
+        vae = DiTARVAE(DiTARConfig.from_preset("tiny").vae_config)
     vae.encoder.requires_grad_(not options.freeze_encoder)
     rate, hop = vae.config.sampling_rate, vae.config.hop_length
     crops = RandomCrops(shares, rate, hop, options.max_steps * options.batch_size, options.seed)

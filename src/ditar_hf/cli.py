@@ -1,22 +1,29 @@
 """The command `ditar`: speech from the command line. Heavy packages are imported by the commands that need them."""
 
+import logging
+import math
 import os
 import secrets
 import sys
+import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
+
+    from ditar_hf import DiTARForTextToSpeech, DiTARProcessor
 
 DEFAULT_MODEL = Path("hub_cards", "ditar-tiny-en")
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
+LIMIT_LOGGER = "ditar_hf.modeling.generation_ditar"
 
 # Sampling defaults have one home, the generation config that comes with a model.
 MODEL_DECIDES = "Not given: the model's own default."
@@ -43,13 +50,18 @@ app = typer.Typer(
 
 
 def _print_version(wanted: bool) -> None:
-    if not wanted:
-        return
-    try:
-        typer.echo(f"ditar-hf {version('ditar-hf')}")
-    except PackageNotFoundError:
-        typer.echo("ditar-hf (not installed: run from its sources)")
-    raise typer.Exit()
+    if wanted:
+        from ditar_hf import __version__
+
+        typer.echo(f"ditar-hf {__version__}")
+        raise typer.Exit()
+
+
+def _finite(value: float | None) -> float | None:
+    # No comparison with a bound refuses nan.
+    if value is not None and not math.isfinite(value):
+        raise typer.BadParameter(f"{value} is not a finite number.")
+    return value
 
 
 @app.callback()
@@ -84,14 +96,14 @@ def speak(
     ] = None,
     temperature: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, help=f"How varied the speech is; 0 gives the same speech every time. {MODEL_DECIDES}"
-        ),
+        typer.Option(min=0, max=1, callback=_finite, help=f"How varied speech is; 0 is not at all. {MODEL_DECIDES}"),
     ] = None,
     guidance_scale: Annotated[
         float | None,
         typer.Option(
-            min=1, help=f"How closely the text and the voice are followed; 1 is no guidance. {MODEL_DECIDES}"
+            min=1,
+            callback=_finite,
+            help=f"How closely the text and the voice are followed; 1 is no guidance. {MODEL_DECIDES}",
         ),
     ] = None,
     steps: Annotated[
@@ -119,20 +131,29 @@ def speak(
     ] = None,
 ) -> None:
     """Speak a text, in the voice of a recording if you like, and write it to a WAV file."""
-    with _bad_input_exits_with_2():
-        # All that can be refused is refused before the model is loaded.
+    with _exits_with_2(ValueError, OSError):
+        # What is quick to check comes first, and the weights, which are slow to load, come last.
         text = _read_text(text, file)
         _check_target(out, "--out", (".wav",))
         if plot is not None:
             _check_target(plot, "--plot", PICTURE_SUFFIXES)
-        preprocess_params = _read_voice(voice, voice_text) | _given(language=language)
-        seed = secrets.randbits(32) if seed is None else seed
-        generate_kwargs = _given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
-        waveform, sampling_rate, seconds = _synthesize(
-            text, _find_model(model), device, seed, preprocess_params, generate_kwargs
-        )
-        _write_wav(waveform, sampling_rate, out)
-        length = len(waveform) / sampling_rate
+        prompt = _read_voice(voice, voice_text)
+        target_device = _find_device(device)
+        name = _find_model(model)
+        processor = _load_processor(name)
+        inputs = processor(text, **prompt, **_given(language=language)).to(target_device)
+        speaker = _load_model(name).to(target_device)
+
+    seed = secrets.randbits(32) if seed is None else seed
+    settings = _given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
+    waveform, reached_limit, seconds = _synthesize(speaker, inputs, seed, settings)
+    sampling_rate = speaker.config.sampling_rate
+    length = len(waveform) / sampling_rate
+    if reached_limit:
+        _note(f"the speech ran into its limit of {length:.2f} s and may be cut off or wrong; try another --seed")
+
+    with _exits_with_2(OSError):
+        processor.save_audio(waveform, out, sampling_rate)
         typer.echo(
             f"{out}: {length:.2f} s of speech, made in {seconds:.2f} s "
             f"(real-time factor {seconds / length:.3f}, seed {seed})"
@@ -143,26 +164,30 @@ def speak(
 
 class PatchProgress:
     """
-    Counts patches on the terminal while `generate` makes them; silent where standard error is no terminal.
+    A bar on the terminal that grows with each patch of speech; silent where standard error is no terminal.
 
-    It has the two methods that `generate` calls on its `streamer`: `put` once for each patch, and `end`.
+    It is a `streamer` of `generate`, and a context manager that shows the bar. Speech mostly ends before its limit, so
+    the bar is labelled "at most" and vanishes when the speech ends.
+
+    Args:
+        most_patches (`int`): Patches after which the speech is ended, finished or not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_patches: int) -> None:
         from rich.console import Console
-        from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = Console(stderr=True)
         self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("speaking: {task.completed:.0f} patches"),
+            TextColumn("speaking"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f} patches (at most {task.total:.0f})"),
             TimeElapsedColumn(),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("speaking", total=None)
-        self.num_patches = 0
+        self._task = self._progress.add_task("speaking", total=most_patches)
 
     def __enter__(self) -> "PatchProgress":
         self._progress.start()
@@ -172,20 +197,21 @@ class PatchProgress:
         self.end()
 
     def put(self, value: Any) -> None:
-        self.num_patches += 1
+        """Counts a patch; its latents, which `generate` passes as `value`, are not looked at."""
         self._progress.advance(self._task)
 
     def end(self) -> None:
+        """Removes the bar; doing it again does no harm."""
         self._progress.stop()
 
 
 @contextmanager
-def _bad_input_exits_with_2() -> Iterator[None]:
-    """Make an error about the input one line on standard error; any other exception is ours and is shown whole."""
+def _exits_with_2(*faults: type[Exception]) -> Iterator[None]:
+    """Make such exceptions one short line on standard error; any other is an error of ours, shown whole."""
     try:
         yield
-    except (ValueError, OSError) as error:
-        typer.echo(f"error: {' '.join(str(error).split())}", err=True)
+    except faults as error:
+        typer.echo(f"error: {textwrap.shorten(str(error), 400, placeholder=' …')}", err=True)
         raise typer.Exit(2) from error
 
 
@@ -257,72 +283,102 @@ def _find_model(model: str | None) -> str:
     return str(folder)
 
 
-def _synthesize(
-    text: str,
-    model: str,
-    device: str | None,
-    seed: int,
-    preprocess_params: dict[str, Any],
-    generate_kwargs: dict[str, Any],
-) -> tuple["np.ndarray", int, float]:
-    """The waveform of shape `(num_samples,)`, its sampling rate, and the seconds it took without loading the model."""
-    import numpy as np
+def _find_device(device: str | None) -> "torch.device":
     import torch
-    from transformers import pipeline
 
-    import ditar_hf  # noqa: F401  registers the model with the Auto classes
-
+    if device is None:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        device = None if device is None else torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"`--device` must be a device of torch such as `cpu` or `cuda:1`, got `{device}`") from error
-    pipe = pipeline("text-to-speech", model=model, device=device)
-    # On the CPU whatever the device is, so that a seed gives the same noise on each.
-    generator = torch.Generator().manual_seed(seed)
-    start = time.perf_counter()
-    with PatchProgress() as progress:
-        output = pipe(
-            text,
-            preprocess_params=preprocess_params,
-            generate_kwargs={**generate_kwargs, "generator": generator, "streamer": progress},
-        )
-    seconds = time.perf_counter() - start
-    waveform = np.atleast_1d(output["audio"])
-    if waveform.size == 0 or not np.isfinite(waveform).all():
-        raise RuntimeError(
-            f"`{model}` made {waveform.size} samples after {progress.num_patches} patches, not all finite"
-        )
-    return waveform, output["sampling_rate"], seconds
+        # What torch raises for a device that cannot hold a number and give it back depends on the device.
+        torch.zeros(1, device=device).item()
+    except Exception as error:
+        raise ValueError(f"`--device` must be one of this machine's such as `cpu`, got `{device}`: {error}") from error
+    return torch.device(device)
+
+
+def _load_processor(name: str) -> "DiTARProcessor":
+    from transformers import AutoConfig
+
+    from ditar_hf import DiTARProcessor
+
+    with _naming_the_model(name):
+        # Only the config says whose folder it is.
+        model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
+        if model_type != "ditar":
+            raise ValueError(f"it is of the type `{model_type}`, not `ditar`")
+        return DiTARProcessor.from_pretrained(name)
+
+
+def _load_model(name: str) -> "DiTARForTextToSpeech":
+    from ditar_hf import DiTARForTextToSpeech
+
+    with _naming_the_model(name):
+        return DiTARForTextToSpeech.from_pretrained(name)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A path to write to, in the folder of `path`; what was written there takes its place only if all went well."""
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+def _naming_the_model(name: str) -> Iterator[None]:
+    """Turn what loading raises into a `ValueError` that names the model; keep warnings and lasting bars away."""
+    from transformers.utils.logging import set_tqdm_hook
+
+    # Bars of tqdm vanish when done (`leave`) and are for terminals only (`disable=None`).
+    previous = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "leave": False, "disable": None}))
     try:
-        yield partial
-        os.replace(partial, path)
+        with _errors_only("transformers"):
+            yield
+    except Exception as error:
+        # Any exception: which one a damaged file ends in is up to the loaders of several libraries.
+        raise ValueError(f"cannot load the model `{name}`: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        set_tqdm_hook(previous)
 
 
-def _write_wav(waveform: "np.ndarray", sampling_rate: int, path: Path) -> None:
+@contextmanager
+def _errors_only(logger_name: str) -> Iterator[None]:
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _synthesize(
+    speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tensor"], seed: int, settings: dict[str, Any]
+) -> tuple["np.ndarray", bool, float]:
+    """The waveform of shape `(num_samples,)`, whether it ran into its limit, and the seconds it took."""
     import numpy as np
-    import soundfile
+    import torch
 
-    peak = float(np.abs(waveform).max())
-    if peak > 1:
-        _note(f"the speech peaks at {peak:.2f} and was made quieter, so that it does not clip")
-        waveform = waveform / peak
-    with _replacing(path) as partial:
-        soundfile.write(partial, waveform, sampling_rate, subtype="PCM_16")
+    # On the CPU whatever the device is, so that a seed gives the same noise on each.
+    generator = torch.Generator().manual_seed(seed)
+    start = time.perf_counter()
+    # Our note about the limit stands in for the library's warning, which names settings that are no options here.
+    with PatchProgress(_most_patches(speaker, inputs, settings)) as bar, _errors_only(LIMIT_LOGGER):
+        output = speaker.generate(**inputs, **settings, generator=generator, streamer=bar)
+    waveform = output.audio[0].cpu().numpy()
+    seconds = time.perf_counter() - start
+    if waveform.size == 0 or not np.isfinite(waveform).all():
+        raise RuntimeError(f"the model made {waveform.size} samples, not all of them finite")
+    return waveform, bool(output.reached_limit[0]), seconds
+
+
+def _most_patches(speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tensor"], settings: dict[str, Any]) -> int:
+    """The limit of `generate`; of a prompt it depends only on the number of patches."""
+    placeholders = inputs["input_ids"] == speaker.config.audio_patch_token_id
+    prompt = SimpleNamespace(counts=placeholders.sum(1).tolist())
+    config = speaker.generation_config.merged(settings)
+    _, most = speaker._length_bounds(inputs["input_ids"], inputs["attention_mask"], prompt, config)
+    return most[0]
 
 
 def _draw(waveform: "np.ndarray", sampling_rate: int, path: Path, title: str) -> None:
+    from ditar_hf.modeling.processing_ditar import replacing
     from ditar_hf.plotting import save_spectrogram
 
     try:
-        with _replacing(path) as partial:
+        with replacing(path) as partial:
             save_spectrogram(waveform, sampling_rate, partial, title)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "matplotlib":

@@ -51,6 +51,11 @@ def save_spectrogram(waveform: "np.ndarray", sampling_rate: int, path: str | Pat
             Where to write; the suffix (`.png`, `.pdf`, `.svg`) decides the format.
         title (`str`, *optional*, defaults to `""`):
             Stands above the picture; a long one is shortened.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+        ValueError: If the suffix of `path` is no format of matplotlib's.
+        OSError: If the file cannot be written.
     """
     # A Figure of its own leaves pyplot and the user's choice of backend alone.
     from matplotlib.figure import Figure

@@ -5,10 +5,9 @@ import json
 
 import pytest
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from transformers import ArceeConfig, AutoConfig, BertConfig, Qwen3Config
 
-from ditar_hf import DiTARConfig, DiTARForTextToSpeech, DiTARScheduler, DiTARTransformerConfig
+from ditar_hf import DiTARConfig, DiTARForTextToSpeech, DiTARScheduler, DiTARTransformerConfig, DiTARVAEConfig
 from ditar_hf.modeling.configuration_ditar import PRESETS
 
 QWEN = {
@@ -56,9 +55,40 @@ class TestPresets:
     def test_default_is_0_6b(self):
         assert DiTARConfig().to_dict() == DiTARConfig.from_preset("0.6B").to_dict()
 
-    def test_fields_and_fields_of_the_lm_are_added(self):
-        config = DiTARConfig.from_preset("0.1B", patch_size=2, lm_config={"vocab_size": 99})
-        assert (config.patch_size, config.lm_config.vocab_size, config.lm_config.num_hidden_layers) == (2, 99, 24)
+    def test_a_dict_for_a_part_changes_fields_of_the_preset(self):
+        parts = {
+            "lm_config": {"vocab_size": 99},
+            "encoder_config": {"num_hidden_layers": 1},
+            "locdit_config": {"num_hidden_layers": 3},
+            "vae_config": {"decoder_lookahead_frames": 2},
+        }
+        config, preset = DiTARConfig.from_preset("tiny", patch_size=2, **parts), DiTARConfig.from_preset("tiny")
+        assert (config.patch_size, preset.patch_size) == (2, 4)
+        for part, fields in parts.items():
+            assert getattr(config, part).to_dict() == {**getattr(preset, part).to_dict(), **fields}
+
+    @pytest.mark.parametrize(
+        ("part", "other"),
+        [
+            ("lm_config", QWEN),
+            ("lm_config", {"model_type": "qwen3"}),
+            ("lm_config", Qwen3Config(vocab_size=40)),
+            ("encoder_config", DiTARTransformerConfig(num_hidden_layers=1)),
+            ("vae_config", DiTARVAEConfig()),
+        ],
+    )
+    def test_another_family_or_a_configuration_takes_the_place_of_the_preset_s(self, part, other):
+        config = DiTARConfig.from_preset("tiny", **{part: other})
+        expected = AutoConfig.for_model(**other) if isinstance(other, dict) else other
+        assert getattr(config, part).to_dict() == expected.to_dict()
+
+    def test_the_whole_tiny_model_fits_into_32_mb(self):
+        with torch.device("meta"):
+            model = DiTARForTextToSpeech(DiTARConfig.from_preset("tiny"))
+        assert sum(tensor.numel() for tensor in model.state_dict().values()) < 16e6
+
+    def test_the_tiny_model_can_be_streamed(self):
+        assert DiTARConfig.from_preset("tiny").vae_config.lookahead_seconds <= 0.1
 
     def test_unknown_name_is_refused_with_the_known_ones(self):
         with pytest.raises(ValueError, match="'2B'.*tiny, 0.1B, 0.4B, 0.6B, 1B"):
@@ -88,6 +118,32 @@ class TestLanguageModel:
         before = copy.deepcopy(given)
         DiTARConfig(**given)
         assert given == before
+
+    @pytest.mark.parametrize("model_type", ["arcee", "llama", "qwen3", "mistral", "gpt2", "gpt_neox"])
+    def test_causal_decoders_are_taken(self, model_type):
+        assert DiTARConfig(lm_config={"model_type": model_type}).lm_config.model_type == model_type
+
+    @pytest.mark.parametrize(
+        ("lm_config", "message"),
+        [
+            ({"model_type": "bert"}, "type 'bert', but its attention sees what follows: take .* 'llama'"),
+            ({"model_type": "arcee", "is_causal": False}, "its attention sees what follows"),
+            ({"model_type": "gemma2", "use_bidirectional_attention": True}, "its attention sees what follows"),
+            ({"model_type": "mamba"}, "its `forward` does not take `position_ids`, `past_key_values`"),
+            ({"model_type": "bloom"}, "its `forward` does not take `position_ids`"),
+            ({"model_type": "bart"}, "its `forward` does not take"),
+            ({"model_type": "t5"}, "transformers has no causal language model of this type"),
+            ({"model_type": "vit"}, "transformers has no causal language model of this type"),
+            ({"model_type": "gemma3"}, "only its text part is a language model"),
+        ],
+        ids=lambda value: value["model_type"] if isinstance(value, dict) else "",
+    )
+    def test_what_cannot_speak_on_from_a_cache_is_refused(self, lm_config, message):
+        with pytest.raises(ValueError, match=message):
+            DiTARConfig(lm_config=lm_config)
+
+    def test_an_encoder_that_is_set_to_decode_is_taken(self):
+        assert DiTARConfig(lm_config={"model_type": "bert", "is_decoder": True}).lm_config.is_decoder
 
 
 class TestRoundTrips:
@@ -210,16 +266,58 @@ class TestChecks:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"patch_size": "four"}, "'patch_size' expected int, got str"),
-            ({"timestep_distribution": "normal"}, "'timestep_distribution'"),
-            ({"num_history_patches": 1.5}, "'num_history_patches' expected int"),
-            ({"lm_config": {"num_attention_heads": 5}}, r"hidden size \(32\).*attention heads \(5\)"),
+            ({"patch_size": "four"}, "`patch_size` of DiTARConfig cannot be 'four'.*expected int, got str.*Change it"),
+            ({"timestep_distribution": "normal"}, "`timestep_distribution`.*expected one of .*'logit_normal'"),
+            ({"num_history_patches": 1.5}, "`num_history_patches`.*cannot be 1.5.*expected int"),
+            ({"locdit_config": {"hidden_size": "32"}}, "`hidden_size` of DiTARTransformerConfig cannot be '32'"),
+            ({"vae_config": {"kernel_size": "big"}}, "`kernel_size` of DiTARVAEConfig cannot be 'big'"),
+            ({"vae_config": "tiny"}, "`vae_config` of DiTARConfig cannot be 'tiny'"),
+            ({"lm_config": {"num_attention_heads": 5}}, r"`lm_config`.*hidden size \(\d+\).*attention heads \(5\)"),
+            ({"lm_config": {"hidden_size": "32"}}, "`lm_config`.*'hidden_size' expected int, got str"),
         ],
         ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
     )
-    def test_wrong_type_or_choice_is_refused_by_the_library(self, make_config, values, message):
-        with pytest.raises(StrictDataclassError, match=message):
-            make_config(**values)
+    def test_wrong_type_or_choice_is_refused(self, tmp_path, values, message):
+        with pytest.raises(ValueError, match=message):
+            DiTARConfig(**values)
+        with pytest.raises(ValueError, match=message):
+            DiTARConfig.from_pretrained(write(tmp_path, model_type="ditar", **values))
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"num_history_patches": 7}, "`num_history_patches` must be 0, 1 or 2, got 7"),
+            ({"condition_dropout": 1.5}, r"`condition_dropout` must lie in \[0, 1\), got 1.5"),
+            ({"patch_size": "four"}, "`patch_size`.*expected int"),
+            ({"vae_config": {"latent_dim": 16}}, r"`latent_dim` \(8\) differs from `vae_config.latent_dim` \(16\)"),
+            ({"vae_config": {"kernel_size": 4}}, "must be odd"),
+            ({"lm_config": {"vocab_size": 3}}, r"below `lm_config.vocab_size` \(3\)"),
+            ({"lm_config": BertConfig()}, "its attention sees what follows"),
+        ],
+        ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
+    )
+    def test_overrides_are_checked_like_arguments(self, make_config, tmp_path, values, message):
+        make_config().save_pretrained(tmp_path)
+        for load in (DiTARConfig.from_pretrained, AutoConfig.from_pretrained):
+            with pytest.raises(ValueError, match=message):
+                load(tmp_path, **values)
+            with pytest.raises(ValueError, match=message):
+                load(tmp_path, return_unused_kwargs=True, **values)
+        config, unused = DiTARConfig.from_pretrained(tmp_path, patch_size=2, num_beams=3, return_unused_kwargs=True)
+        assert config.patch_size == 2 and unused["num_beams"] == 3
+
+    def test_overrides_of_a_part_are_checked(self, tmp_path):
+        DiTARTransformerConfig().save_pretrained(tmp_path)
+        with pytest.raises(ValueError, match="multiple of twice"):
+            DiTARTransformerConfig.from_pretrained(tmp_path, num_attention_heads=5)
+
+    def test_a_contradiction_is_not_saved(self, make_config, tmp_path):
+        config = make_config()
+        with pytest.raises(ValueError, match="`patch_size`.*expected int"):
+            config.patch_size = "four"
+        config.num_history_patches = 7
+        with pytest.raises(ValueError, match="`num_history_patches` must be 0, 1 or 2, got 7"):
+            config.save_pretrained(tmp_path)
 
     def test_limits_are_allowed(self, make_config):
         for history in (0, 1, 2):

@@ -102,6 +102,19 @@ def test_another_rate_is_resampled(extractor, rate):
     assert np.allclose(values[middle], sine(1.0)[middle], atol=2e-3)
 
 
+def test_prompts_of_every_level_become_one(extractor):
+    scaled = DiTARFeatureExtractor(prompt_peak=0.7)
+    expected = scaled(sine(1.0), sampling_rate=RATE)["prompt_values"][0]
+    assert expected.dtype == np.float32 and abs(np.abs(expected).max() - 0.7) < 1e-6
+    for peak in (0.01, 0.2, 1.0):
+        assert np.allclose(scaled(sine(1.0, peak=peak), sampling_rate=RATE)["prompt_values"][0], expected, atol=1e-5)
+    # without it, a prompt keeps its level
+    assert np.array_equal(extractor(sine(1.0, peak=0.2), sampling_rate=RATE)["prompt_values"][0], sine(1.0, peak=0.2))
+    for peak in (0, -1, 1.5):
+        with pytest.raises(ValueError, match="`prompt_peak` must lie in"):
+            DiTARFeatureExtractor(prompt_peak=peak)
+
+
 def test_input_is_not_changed(extractor):
     audio = sine(0.51)
     before = audio.copy()

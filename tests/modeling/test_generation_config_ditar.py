@@ -112,17 +112,18 @@ def test_a_model_is_loaded_with_other_settings(make_model, kind, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "error", "message"),
+    ("content", "message"),
     [
-        ('{"temperature": 0.5', OSError, "not a valid JSON file"),
-        ("\ufeff\x00", OSError, "not a valid JSON file"),
-        ('{"temperature": 3.0}', ValueError, "`temperature` must be a finite number in"),
+        ('{"temperature": 0.5', "cannot be read.*not a valid JSON file"),
+        ("\ufeff\x00", "cannot be read.*not a valid JSON file"),
+        ('{"temperature": 3.0}', "`temperature` must be a finite number in"),
+        ('{"num_beams": 4}', "`num_beams` is not a setting of DiTARGenerationConfig"),
     ],
 )
-def test_a_broken_file_is_not_taken_for_a_missing_one(make_model, tmp_path, content, error, message):
+def test_a_broken_file_is_not_taken_for_a_missing_one(make_model, tmp_path, content, message):
     make_model().save_pretrained(tmp_path)
     (tmp_path / "generation_config.json").write_text(content)
-    with pytest.raises(error, match=message):
+    with pytest.raises(ValueError, match=message):
         DiTARForTextToSpeech.from_pretrained(tmp_path)
 
 
@@ -136,7 +137,7 @@ def test_a_plain_config_changes_only_what_it_says(make_model):
     expected = {**values(model.generation_config), "max_new_tokens": 5, "guidance_scale": 1.0}
     assert values(model._merge_generation_config(plain, {})) == expected
     # the library's default is a choice like any other where it is made
-    plain = GenerationConfig(temperature=1.0, do_sample=True)
+    plain = GenerationConfig(temperature=1.0)
     assert model._merge_generation_config(plain, {}).temperature == 1.0
 
 
@@ -185,6 +186,54 @@ def test_a_misspelt_setting_is_refused(tmp_path):
 )
 def test_what_pipelines_pass_is_taken(overrides):
     assert values(DiTARGenerationConfig().merged(overrides)) == values(DiTARGenerationConfig())
+
+
+NOTES = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "use_cache": True, "return_dict_in_generate": True}
+UNSUPPORTED = [("num_beams", 4), ("do_sample", True), ("top_k", 5), ("max_length", 7), ("output_scores", True)]
+
+
+@pytest.mark.parametrize("kind", [GenerationConfig, DiTARGenerationConfig])
+def test_what_the_library_notes_in_a_config_is_taken(make_model, kind, tmp_path):
+    model, config = make_model(), kind(**NOTES, max_new_tokens=5)
+    assert values(model._merge_generation_config(config, {})) == values(DiTARGenerationConfig(max_new_tokens=5))
+    model.generation_config = DiTARGenerationConfig(**NOTES, max_new_tokens=5)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path).generation_config
+    assert values(loaded) == values(model.generation_config)
+    # a file that is read as the library's own class
+    plain = GenerationConfig.from_pretrained(tmp_path)
+    assert values(make_model()._merge_generation_config(plain, {})) == values(loaded)
+
+
+@pytest.mark.parametrize(("name", "value"), UNSUPPORTED)
+def test_what_only_token_models_know_is_refused_in_a_config(make_model, tmp_path, name, value):
+    model = make_model()
+    with pytest.raises(ValueError, match=f"`{name}` is not a setting of DiTARGenerationConfig; it has `temperature`"):
+        DiTARGenerationConfig(**{name: value})
+    with pytest.raises(ValueError, match=f"`{name}` is not an argument of DiTAR's `generate`"):
+        model._merge_generation_config(GenerationConfig(**{name: value}), {})
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=f"`{name}` is not a setting"):
+        type(model).from_pretrained(tmp_path, generation_config=GenerationConfig(**{name: value}))
+    changed = DiTARGenerationConfig()
+    setattr(changed, name, value)
+    with pytest.raises(ValueError, match=f"`{name}` is not an argument of DiTAR's `generate`"):
+        model._merge_generation_config(changed, {})
+    with pytest.raises(ValueError, match=f"`{name}` is not a setting"):
+        changed.merged({})
+    with pytest.raises(ValueError, match=f"`{name}` is not a setting"):
+        DiTARGenerationConfig().update(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["use_cache", "return_dict_in_generate"])
+def test_what_cannot_be_switched_off_is_refused(make_model, name):
+    message = f"`{name}` must be True, got False: .* Leave it out"
+    for kind in (GenerationConfig, DiTARGenerationConfig):
+        with pytest.raises(ValueError, match=message):
+            make_model()._merge_generation_config(kind(**{name: False}), {})
+    with pytest.raises(ValueError, match=message):
+        DiTARGenerationConfig().merged({name: False})
+    assert values(DiTARGenerationConfig().merged({name: None})) == values(DiTARGenerationConfig())
 
 
 # Ranges

@@ -114,6 +114,20 @@ def test_training_mode_and_gradients_do_not_matter(make_model):
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
+def test_training_with_gradient_checkpointing_is_left_first(make_model):
+    model, inputs = make_model(), make_inputs()
+    expected = model.generate(**inputs, **SHORT, temperature=0)
+    model.activation_checkpointing_enable()
+    model.train()
+    with pytest.raises(ValueError, match="gradient checkpointing, which drops the cache.*call `model.eval.*first"):
+        model.generate(**inputs, **SHORT)
+    model.eval()
+    assert_same(model.generate(**inputs, **SHORT, temperature=0), expected)
+    model.activation_checkpointing_disable()
+    model.train()
+    assert_same(model.generate(**inputs, **SHORT, temperature=0), expected)
+
+
 # Prompts
 
 
@@ -213,6 +227,19 @@ def test_padding_is_no_text(make_model):
     model = make_model()
     set_stop(model, -10)
     assert model.generate(**make_inputs(padding=20), **BOUNDS).num_patches.tolist() == [9, 5, 15]
+
+
+@pytest.mark.parametrize("cache", ["dynamic", "static"])
+def test_text_and_speech_fit_into_the_positions_of_the_language_model(make_model, cache):
+    # learnt positions: there is nothing beyond the last
+    lm_config = {"model_type": "gpt2", "vocab_size": 40, "n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 16}
+    model = make_model(lm_config={**lm_config, "bos_token_id": None, "eos_token_id": None})
+    settings = {"num_inference_steps": 1, "stop_threshold": 1, "cache_implementation": cache}
+    inputs = make_inputs(padding=3)  # padding has no positions
+    assert model.generate(**inputs, **settings, max_new_tokens=6).num_patches.max() == 6
+    message = "10 tokens and up to 7 patches of speech exceed the 16 positions of `lm_config.max_position_embeddings`"
+    with pytest.raises(ValueError, match=f"{message}: shorten the text .* lower `max_new_tokens`"):
+        model.generate(**inputs, **settings, max_new_tokens=7)
 
 
 def test_only_rows_that_ran_into_their_limit_are_flagged(make_model, caplog):
@@ -404,9 +431,10 @@ def test_autocast_leaves_the_tokenizer_of_speech_alone(make_model):
             assert torch.allclose(audio, model.vae.decode(latents[None])[0].clamp(-1, 1), atol=1e-5)
 
 
-def test_a_pretrained_family_as_language_model_survives_saving(make_model, tmp_path):
+@pytest.mark.parametrize("model_type", ["arcee", "llama", "qwen3"])
+def test_a_pretrained_family_as_language_model_survives_saving(make_model, tmp_path, model_type):
     lm_config = {
-        "model_type": "qwen3",
+        "model_type": model_type,
         "vocab_size": 40,
         "hidden_size": 32,
         "intermediate_size": 48,
@@ -422,7 +450,7 @@ def test_a_pretrained_family_as_language_model_survives_saving(make_model, tmp_p
     output = model.generate(**make_inputs(), **SHORT, temperature=0)
     model.save_pretrained(tmp_path)
     loaded = type(model).from_pretrained(tmp_path)
-    assert loaded.config.lm_config.model_type == "qwen3"
+    assert loaded.config.lm_config.model_type == model_type
     assert_same(loaded.generate(**make_inputs(), **SHORT, temperature=0), output)
     assert all(torch.isfinite(audio).all() and audio.std() > 0 for audio in output.audio)
 
@@ -478,6 +506,10 @@ NAN = float("nan")
         ({"input_ids": IDS, "num_beams": 2}, "`num_beams` is not an argument"),
         ({"input_ids": IDS, "logits_processor": []}, "`logits_processor` is not an argument"),
         ({"input_ids": IDS, "do_sample": True}, "`do_sample` is not an argument"),
+        ({"input_ids": IDS, "generation_config": GenerationConfig(num_beams=4)}, "`num_beams` is not an argument"),
+        ({"input_ids": IDS, "generation_config": GenerationConfig(use_cache=False)}, "`use_cache` must be True"),
+        ({"input_ids": IDS, "use_cache": False}, "`use_cache` must be True, got False"),
+        ({"input_ids": IDS, "return_dict_in_generate": False}, "`return_dict_in_generate` must be True, got False"),
         ({"input_ids": IDS, "cache_implementation": "offloaded"}, "`cache_implementation` must be"),
     ],
 )

@@ -174,7 +174,8 @@ class TestMetaDevice:
         folder, model = saved
         config = DiTARConfig.from_pretrained(folder)
         config.encoder_config.hidden_size = 64
-        with pytest.raises(RuntimeError):
+        message = r"weights do not have the shapes.* DiTARForTextToSpeech .*patch_token \[32\], not \[64\].*own config"
+        with pytest.raises(ValueError, match=message):
             DiTARForTextToSpeech.from_pretrained(folder, config=config)
         loaded = DiTARForTextToSpeech.from_pretrained(folder, config=config, ignore_mismatched_sizes=True)
         token = loaded.model.patch_encoder.patch_token
@@ -263,14 +264,32 @@ class TestIncompleteFolders:
 
     def test_a_folder_without_weights_is_refused(self, saved):
         (saved[0] / "model.safetensors").unlink()
-        with pytest.raises(OSError, match="model.safetensors"):
-            DiTARForTextToSpeech.from_pretrained(saved[0])
+        for load in (DiTARForTextToSpeech.from_pretrained, AutoModelForTextToWaveform.from_pretrained):
+            with pytest.raises(ValueError, match=f"{saved[0].name}.*no file named model.safetensors.*Fetch it again"):
+                load(saved[0])
 
     def test_a_missing_shard_is_refused(self, make_model, tmp_path):
         make_model().save_pretrained(tmp_path, max_shard_size=100_000)
         sorted(tmp_path.glob("*.safetensors"))[-1].unlink()
-        with pytest.raises(OSError, match="safetensors"):
+        with pytest.raises(ValueError, match="cannot be read.*safetensors.*a file is missing"):
             DiTARForTextToSpeech.from_pretrained(tmp_path)
+
+    def test_a_truncated_shard_is_refused(self, make_model, tmp_path):
+        make_model().save_pretrained(tmp_path, max_shard_size=100_000)
+        path = sorted(tmp_path.glob("*.safetensors"))[-1]
+        path.write_bytes(path.read_bytes()[:-100])
+        with pytest.raises(ValueError, match="cut off or damaged"):
+            DiTARForTextToSpeech.from_pretrained(tmp_path)
+
+    def test_a_tokenizer_of_another_size_is_refused(self, make_model, make_config, tmp_path):
+        make_model().vae.save_pretrained(tmp_path)
+        config = make_config(vae_config={"decoder_hidden_sizes": [24, 24]}).vae_config
+        with pytest.raises(ValueError, match="do not have the shapes that the config of DiTARVAE asks for: decoder"):
+            DiTARVAE.from_pretrained(tmp_path, config=config)
+
+    def test_a_repository_that_is_not_there_is_the_hub_s_own_error(self):
+        with pytest.raises(OSError, match="find them in the cached files"):
+            DiTARForTextToSpeech.from_pretrained("nobody/nothing")
 
     def test_another_model_s_config_is_refused(self, saved):
         folder, _ = saved
@@ -283,3 +302,16 @@ class TestIncompleteFolders:
         path.write_text(json.dumps({**json.loads(path.read_text()), "num_history_patch": 2}))
         with pytest.raises(ValueError, match="did you mean `num_history_patches`"):
             DiTARForTextToSpeech.from_pretrained(saved[0])
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"num_history_patches": 7}, "`num_history_patches` must be 0, 1 or 2, got 7"),
+            ({"condition_dropout": 1.5}, r"`condition_dropout` must lie in \[0, 1\)"),
+            ({"patch_size": "four"}, "`patch_size` of DiTARConfig cannot be 'four'"),
+        ],
+    )
+    def test_a_bad_override_is_refused(self, saved, values, message):
+        for load in (DiTARForTextToSpeech.from_pretrained, AutoModelForTextToWaveform.from_pretrained):
+            with pytest.raises(ValueError, match=message):
+                load(saved[0], **values)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import AutoModelForTextToWaveform, DynamicCache
 from transformers.utils import is_flash_attn_2_available
 
 from ditar_hf import DiTARForTextToSpeech, DiTARVAE
@@ -288,6 +288,18 @@ class TestLosses:
         assert first == again != other
         assert torch.equal(torch.get_rng_state(), state)
 
+    def test_evaluations_repeat_and_leave_the_global_source_alone(self, make_model):
+        model, batch = make_model().eval(), make_batch()
+        torch.manual_seed(0)
+        state = torch.get_rng_state()
+        first = model(**batch).loss
+        assert torch.equal(torch.get_rng_state(), state)
+        torch.manual_seed(1)
+        assert torch.equal(model(**batch).loss, first)
+        # training does not repeat itself
+        model.train()
+        assert not torch.equal(model(**batch).diffusion_loss, model(**batch).diffusion_loss)
+
     def test_perfect_predictions_cost_nothing(self, make_model, monkeypatch):
         model, batch = make_model(), make_batch()
         at_time(monkeypatch, 1.0)
@@ -497,6 +509,11 @@ class TestFrozenTokenizer:
             assert tensor.dtype == torch.float32, name
         assert all(torch.equal(tensor, before[name]) for name, tensor in model.vae.state_dict().items())
 
+    def test_it_is_built_in_full_precision_whatever_is_asked_for_the_rest(self, make_config):
+        model = AutoModelForTextToWaveform.from_config(make_config(), dtype=torch.bfloat16)
+        assert model.stop_head.weight.dtype == torch.bfloat16
+        assert {p.dtype for p in (*model.vae.parameters(), *model.vae.buffers())} == {torch.float32}
+
     def test_moves_take_it_along(self, make_model):
         model = make_model().to("meta")
         assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
@@ -596,6 +613,14 @@ class TestLanguageModel:
         assert output.loss.isfinite()
         assert all(p.grad is not None for p in model.model.parameters())
 
+    @pytest.mark.parametrize("dtype", [torch.bfloat16, "bfloat16"])
+    def test_the_precision_in_its_configuration_is_that_of_its_file(self, make_config, dtype):
+        config = make_config()
+        config.lm_config.dtype = dtype
+        model = DiTARForTextToSpeech(config)
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model(**make_batch()).loss.isfinite()
+
     def test_a_width_of_its_own_goes_in(self, make_model):
         model = make_model(lm_config={"hidden_size": 48, "head_dim": 12})
         assert model(**make_batch()).last_hidden_state.shape[-1] == 48
@@ -683,6 +708,14 @@ class TestRefusals:
     def test_latents_of_another_shape(self, make_model, shape):
         with pytest.raises(ValueError, match="`latents` must be"):
             make_model()(torch.tensor([[5, BOS, PATCH, PATCH]]), latents=torch.zeros(shape))
+
+    def test_prompts_beside_latents(self, make_model):
+        with pytest.raises(ValueError, match="`prompt_values` without `waveforms`"):
+            make_model()(**make_batch(), prompt_values=torch.zeros(1, 2400))
+
+    def test_prompts_that_are_no_whole_patches(self, make_model):
+        with pytest.raises(ValueError, match="multiple of 2400 samples a row"):
+            make_model().encode_prompts(torch.zeros(1, 2401))
 
     def test_masks_of_another_shape(self, make_model):
         ids, latents = torch.tensor([[5, BOS, PATCH, PATCH]]), torch.zeros(1, 8, DIM)

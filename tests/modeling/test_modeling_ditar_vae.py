@@ -271,3 +271,16 @@ class TestSaving:
         assert loaded.dtype == torch.bfloat16
         assert {buffer.dtype for buffer in loaded.buffers()} == {torch.float32}
         assert loaded.encode(crop()).mean.dtype == torch.float32
+
+
+def test_casts_keep_the_statistics(make_vae_config):
+    vae = DiTARVAE(make_vae_config())
+    mean, std = torch.linspace(-1, 1, 8) / 3, torch.linspace(1, 2, 8) / 3
+    vae.set_latent_statistics(mean, std)
+    names = list(vae.state_dict())
+    for cast in (vae.bfloat16, vae.half, vae.double):
+        cast()
+        assert vae.decoder.output_proj.weight.dtype != torch.float32
+        assert torch.equal(vae.latent_mean, mean) and torch.equal(vae.latent_std, std)
+    assert list(vae.state_dict()) == names
+    assert {p.device.type for p in (*vae.to("meta").parameters(), *vae.buffers())} == {"meta"}

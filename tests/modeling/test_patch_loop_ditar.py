@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ditar_hf import DiTARScheduler
 from ditar_hf.modeling import patch_loop_ditar
+from ditar_hf.modeling.patch_loop_ditar import DiTARPatchLoop
 
 BOS, PATCH = 2, 3
 TEXTS = ([11, 12, 13, 14, 15], [21, 8], [31, 32, 33, 34, 35, 36, 37, 38, 39], [9, 17, 29, 5])
@@ -475,6 +476,31 @@ def test_a_patch_step_neither_waits_nor_draws_nor_moves_its_buffers(make_model, 
     assert len(buffers) == 1
 
 
+def test_what_runs_in_each_solver_step_concatenates_nothing(make_model):
+    model, operations = make_model(), Operations()
+    locdit, encoder = model.locdit, model.model.patch_encoder
+    tokens = torch.randn(2, 9, 32), encoder.blank_tokens(2)
+    with operations, torch.no_grad():
+        locdit.read_out(locdit.transformer(tokens[0]))
+        encoder.read_out(tokens[1])
+    assert "aten::cat" not in operations.names and "aten::stack" not in operations.names
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "kept", "expected"),
+    [
+        (8, [0, 1, 2, 5, 6], [0, 1, 2, 3, 4, 5, 6, 7]),
+        (8, [1, 5, 6, 7], [1, 5, 6, 7]),
+        (8, [2, 5, 6], [0, 2, 5, 6]),
+        (8, [6], [6]),
+        (5, [1, 4], [0, 1, 4]),
+        (1, [0], [0]),
+    ],
+)
+def test_rows_are_kept_in_halves_of_the_batch(num_rows, kept, expected):
+    assert DiTARPatchLoop._bucket(kept, num_rows) == expected
+
+
 # Compilation
 
 
@@ -510,7 +536,7 @@ def test_compiled_rows_are_compacted_away(make_model, compile_counter, rows_apar
     output = speak(model, MANY_TEXTS, generator=seeded(*SEEDS), **settings)
     for latents, reference_latents, length in zip(output.latents, expected, lengths, strict=True):
         assert_close(latents, reference_latents[: 4 * (length or NUM_PATCHES)])
-    assert compile_counter.frame_count <= 3  # the whole batch, any number of rows, one row
+    assert compile_counter.frame_count <= 3  # the whole batch, parts of it, one row
 
 
 def test_beyond_torchs_limit_of_graphs_patches_are_drawn_all_the_same(make_model, compile_counter, caplog):

@@ -178,8 +178,64 @@ def test_audio_is_written(processor, tmp_path):
         assert rate == RATE and np.allclose(samples, voice(0.1), atol=2e-3)
     processor.save_audio(voice(0.1), tmp_path / "speech.wav", sampling_rate=8_000)
     assert soundfile.info(tmp_path / "speech.wav").samplerate == 8_000
-    with pytest.raises(ValueError, match="`audio` must have shape"):
-        processor.save_audio(torch.zeros(1, 100), tmp_path / "speech.wav")
+    assert [path.name for path in tmp_path.iterdir()] == ["speech.wav"]
+
+
+@pytest.mark.parametrize("suffix", ["flac", "ogg", "mp3", "WAV"])
+def test_the_suffix_decides_on_the_format(processor, tmp_path, suffix):
+    processor.save_audio(voice(0.5), tmp_path / f"speech.{suffix}")
+    info = soundfile.info(tmp_path / f"speech.{suffix}")
+    assert info.samplerate == RATE and abs(info.duration - 0.5) < 0.1
+    assert info.format == suffix.upper()
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    """A file that a failing `save_audio` must leave as it is, without another beside it."""
+    path = tmp_path / "speech.wav"
+    path.write_bytes(b"old")
+    yield path
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"audio": torch.zeros(1, 100)}, r"`audio` must have shape \(num_samples,\)"),
+        ({"audio": np.zeros(0)}, "`audio` must have shape .* hold a sample"),
+        ({"audio": np.array([0.0, np.nan])}, "`audio` holds NaN"),
+        ({"audio": torch.tensor([0.0, -torch.inf])}, "`audio` holds NaN or infinite"),
+        ({"audio": 4 * voice(0.1)}, r"`audio` must lie in \[-1, 1\], but peaks at 2"),
+        ({"audio": (30_000 * voice(0.1)).astype(np.int16)}, "`audio` must lie in"),
+        ({"sampling_rate": 0}, "`sampling_rate` must be a positive whole number of hertz, got 0"),
+        ({"sampling_rate": True}, "`sampling_rate` must be"),
+        ({"sampling_rate": 24_000.5}, "`sampling_rate` must be"),
+        ({"suffix": ".wave"}, "`path` must end in one of .wav, .flac, .ogg, .mp3, got .*speech.wave"),
+        ({"suffix": ""}, "`path` must end in one of"),
+    ],
+)
+def test_audio_that_is_not_written(processor, old_file, arguments, message):
+    arguments = {"audio": voice(0.1), **arguments}
+    path = old_file.with_suffix(arguments.pop("suffix", ".wav"))
+    with pytest.raises(ValueError, match=message):
+        processor.save_audio(path=path, **arguments)
+
+
+def test_a_failed_write_leaves_the_old_file_and_no_other(processor, old_file, monkeypatch):
+    def write_half(path, *arguments, **options):
+        path.write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(soundfile, "write", write_half)
+    with pytest.raises(OSError, match="No space left"):
+        processor.save_audio(voice(0.1), old_file)
+
+
+def test_what_soundfile_cannot_write_is_an_oserror(processor, old_file):
+    with pytest.raises(OSError, match="cannot write .*missing"):
+        processor.save_audio(voice(0.1), old_file.parent / "missing" / "speech.wav")
+    with pytest.raises(OSError, match="cannot write .*speech.mp3' at 7 Hz"):
+        processor.save_audio(voice(0.1), old_file.with_suffix(".mp3"), sampling_rate=7)
 
 
 # Bad input

@@ -723,6 +723,11 @@ def test_rounded_time_is_taken_for_its_grid_point():
     scheduler, sample = make_scheduler(10), normal(0)
     found = scheduler.step(sample, scheduler.timesteps[3].half(), sample).prev_sample
     assert torch.equal(found, scheduler.update(sample, 3, sample)[0])
+    # a bfloat16 is as coarse as a fine grid, and good enough where the step is known
+    scheduler.set_timesteps(10)
+    for index, timestep in enumerate(scheduler.timesteps.bfloat16()):
+        found = scheduler.step(sample, timestep, sample).prev_sample
+        assert torch.equal(found, scheduler.update(sample, index, sample)[0])
 
 
 @pytest.mark.parametrize("index", [-1, 10])

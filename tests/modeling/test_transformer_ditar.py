@@ -54,9 +54,9 @@ class TestRotation:
 
     def test_pairs_turn_at_geometric_speeds(self):
         table = self.table(theta=100.0)
-        angle = torch.atan2(table[1], table[0])[1]  # of position 1
-        torch.testing.assert_close(angle[:4], 100.0 ** -torch.tensor([0, 0.25, 0.5, 0.75]))
-        assert torch.equal(angle[4:], angle[:4])
+        angle = torch.atan2(table[1], table[0])[1]  # of position 1; negated for the first of a pair
+        torch.testing.assert_close(angle[4:], 100.0 ** -torch.tensor([0, 0.25, 0.5, 0.75]))
+        assert torch.equal(angle[:4], -angle[4:])
 
     def test_table_is_fp32_and_no_weight(self):
         module = DiTARRotaryEmbedding(make_config(), 5)

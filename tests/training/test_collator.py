@@ -132,7 +132,33 @@ def test_training_reads_what_generation_reads(collator):
     length = inputs["input_ids"].shape[1]
     assert torch.equal(batch["input_ids"][:, :length], inputs["input_ids"])
     assert (batch["input_ids"][:, length:] == collator.processor.tokenizer.audio_patch_token_id).all()
-    assert torch.equal(batch["waveforms"][:, : inputs["prompt_values"].shape[1]], inputs["prompt_values"])
+    assert torch.equal(batch["prompt_values"], inputs["prompt_values"])
+    assert batch["prompt_mask"].all() and batch["waveforms"].shape == (1, 3 * PATCH_LENGTH)
+
+
+def test_the_encoder_never_hears_a_target_in_its_prompt(model, collator):
+    """The model's frames of a prompt are those that `generate` encodes, whatever follows, and means in training too."""
+    prompt = {"prompt_text": TEXTS[1], "prompt_audio": audio(5 * PATCH_LENGTH + 900)}
+    examples = [
+        {"text": TEXTS[0], "audio": audio(3 * PATCH_LENGTH), **prompt},
+        {"text": TEXTS[1], "audio": audio(2 * PATCH_LENGTH)},
+    ]
+    seen = []
+    handle = model.model.patch_encoder.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model.config.sample_latents = True
+    try:
+        model.train()(**collator(examples))
+    finally:
+        handle.remove()
+        model.config.sample_latents = False
+        model.eval()
+    expected = model.encode_prompts(**{
+        name: value
+        for name, value in collator.processor(TEXTS[0], **prompt).items()
+        if name in ("prompt_values", "prompt_mask")
+    })[0]
+    torch.testing.assert_close(seen[0][:5].flatten(0, 1), expected, atol=1e-5, rtol=0)
+    assert len(seen[0]) == 5 + 3 + 2
 
 
 # Speech
@@ -153,9 +179,8 @@ def test_targets_are_padded_to_whole_patches(collator, num_samples):
 def test_prompts_are_trimmed_to_whole_patches(collator):
     prompt = {"prompt_audio": audio(2 * PATCH_LENGTH + 2399, frequency=300), "prompt_text": TEXTS[1]}
     batch = collator([{"text": TEXTS[0], "audio": audio(PATCH_LENGTH + 1), **prompt}])
-    waveform = np.concatenate((voice(2 * PATCH_LENGTH, 300), voice(PATCH_LENGTH + 1)))
-    assert torch.equal(batch["waveforms"][0, : len(waveform)], torch.from_numpy(waveform))
-    assert batch["waveforms"].shape == (1, 4 * PATCH_LENGTH) and not batch["waveforms"][0, len(waveform) :].any()
+    assert torch.equal(batch["prompt_values"][0], torch.from_numpy(voice(2 * PATCH_LENGTH, 300)))
+    assert batch["waveforms"].shape == (1, 2 * PATCH_LENGTH)
     assert (batch["labels"] >= 0).sum() == 3
 
 
@@ -183,13 +208,12 @@ def test_latents_and_waveforms_have_the_same_loss(model, collator):
     ]
     waveforms = collator(examples)
     encoded, mask = model.encode_waveforms(waveforms["waveforms"], waveforms["waveforms_mask"])
+    prompts = model.encode_prompts(waveforms["prompt_values"], waveforms["prompt_mask"])
     stored = []
     for row, example in enumerate(examples):
-        frames = encoded[row][mask[row].bool()].numpy()
-        num_prompt_frames = 2 * PATCH_SIZE if "prompt_text" in example else 0
-        stored.append({"text": example["text"], "latents": frames[num_prompt_frames:]})
-        if num_prompt_frames:
-            stored[-1] |= {"prompt_text": example["prompt_text"], "prompt_latents": frames[:num_prompt_frames]}
+        stored.append({"text": example["text"], "latents": encoded[row][mask[row].bool()].numpy()})
+        if "prompt_text" in example:
+            stored[-1] |= {"prompt_text": example["prompt_text"], "prompt_latents": prompts[row].numpy()}
     batch = collator(stored)
     assert all(torch.equal(batch[key], waveforms[key]) for key in ("input_ids", "attention_mask", "labels"))
     one, other = (model(**inputs, generator=torch.Generator().manual_seed(1)) for inputs in (waveforms, batch))

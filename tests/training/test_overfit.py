@@ -190,6 +190,7 @@ def test_clips_are_learnt_by_heart(make_vae_config, processor, tmp_path):
     trainer.train()
     losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
     assert losses[-1] < 0.05 * losses[0]
+    assert losses[-1] > 0.7 * losses[-3]  # flat: 200 more steps bring little
 
     model.eval()
     inputs = processor(PHONEMES, phonemize=False)

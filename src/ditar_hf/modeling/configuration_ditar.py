@@ -2,13 +2,14 @@
 
 import dataclasses
 import difflib
+import inspect
 from typing import Any, Literal
 
-from huggingface_hub.dataclasses import strict
-from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+from huggingface_hub.errors import StrictDataclassError
+from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_ditar_vae import DiTARVAEConfig, refuse_unknown_keys
+from .configuration_ditar_vae import DiTARVAEConfig, StrictConfig, strict_config
 from .scheduling_ditar import DiTARScheduler
 
 # Table 8 of the paper as (layers, hidden size, heads, FFN size), and the shipped size below it
@@ -18,6 +19,22 @@ PRESETS = {
     "0.4B": {"encoder": (4, 1024, 16, 4096), "lm": (24, 1024, 16, 4096), "locdit": (4, 1024, 16, 4096)},
     "0.6B": {"encoder": (6, 1024, 16, 4096), "lm": (36, 1024, 16, 4096), "locdit": (6, 1024, 16, 4096)},
     "1B": {"encoder": (8, 1024, 16, 4096), "lm": (24, 1536, 24, 6144), "locdit": (8, 1024, 16, 4096)},
+}
+# Only the shipped size has a tokenizer of speech other than the default, which is the paper's
+PRESET_VAES = {
+    "tiny": {
+        "encoder_type": "mel",
+        "encoder_strides": (300, 2),
+        "encoder_hidden_sizes": (192, 256),
+        "encoder_num_layers": (2, 3),
+        "decoder_type": "istft",
+        "decoder_strides": (3, 200),
+        "decoder_hidden_sizes": (320, 320),
+        "decoder_num_layers": (2, 5),
+        "decoder_causal": True,
+        "decoder_lookahead_frames": 3,
+        "kl_loss_weight": 0.02,
+    }
 }
 SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 # The one in-tree family with RMSNorm, RoPE, pre-norm and a two-matrix FFN is Arcee; its own defaults name tokens that
@@ -31,6 +48,8 @@ LM_DEFAULTS = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
+# What the model passes to its language model
+LM_ARGUMENTS = ("inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache")
 
 
 def refuse_misspelt_keys(lm_config: dict[str, Any]):
@@ -57,8 +76,44 @@ def refuse_misspelt_keys(lm_config: dict[str, Any]):
             raise ValueError(f"`lm_config.{key}` is not a field of {config_class.__name__}: did you mean `{near[0]}`?")
 
 
-@strict
-class DiTARTransformerConfig(PreTrainedConfig):
+def check_language_model(lm_config: PreTrainedConfig):
+    """
+    Raises unless this language model reads from left to right, and goes on from a cache, embeddings and positions.
+
+    One that sees what follows would be trained without an error, and then speak noise.
+
+    Args:
+        lm_config (`PreTrainedConfig`): Of the language model.
+
+    Raises:
+        ValueError: If it will not do; the message says why, and which will.
+    """
+    mappings = (MODEL_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING)
+    model_class, causal_class = (mapping.get(type(lm_config), None) for mapping in mappings)
+    taken = inspect.signature(model_class.forward).parameters if model_class and causal_class else {}
+    problem = None
+    if not taken:
+        problem = "transformers has no causal language model of this type"
+    elif lm_config.get_text_config() is not lm_config:
+        problem = "only its text part is a language model"
+    elif missing := [name for name in LM_ARGUMENTS if name not in taken]:
+        problem = f"its `forward` does not take {', '.join(f'`{name}`' for name in missing)}"
+    elif (
+        getattr(lm_config, "is_causal", True) is False
+        or getattr(lm_config, "use_bidirectional_attention", None) in (True, "all")
+        # encoders that decode on request also attend to another encoder; GPT-NeoX has the field, but always decodes
+        or (getattr(lm_config, "is_decoder", True) is False and "encoder_hidden_states" in taken)
+    ):
+        problem = "its attention sees what follows"
+    if problem:
+        raise ValueError(
+            f"`lm_config` is of type {lm_config.model_type!r}, but {problem}: take a causal decoder, such as 'arcee', "
+            "'llama' or 'qwen3'."
+        )
+
+
+@strict_config
+class DiTARTransformerConfig(StrictConfig):
     r"""
     Configuration of the lean bidirectional transformer in patch encoder and LocDiT: pre-norm, RMSNorm, RoPE,
     two-matrix FFN.
@@ -84,18 +139,13 @@ class DiTARTransformerConfig(PreTrainedConfig):
     rms_norm_eps: float = 1e-5
     rope_theta: float = 10000.0
 
-    def __post_init__(self, **kwargs):
-        refuse_unknown_keys(self, kwargs)
-        super().__post_init__(**kwargs)
-        self.validate_architecture()  # here as well: `@strict` would wrap its ValueError into an error of another kind
-
     @property
     def head_dim(self) -> int:
         """Width of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
     def validate_architecture(self):
-        """Checks that sizes fit one another; called by the constructor."""
+        """Checks that sizes fit one another; called by the constructor and after overrides."""
         for name in SIZE_FIELDS:
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
@@ -106,15 +156,15 @@ class DiTARTransformerConfig(PreTrainedConfig):
             )
 
 
-@strict
-class DiTARConfig(PreTrainedConfig):
+@strict_config
+class DiTARConfig(StrictConfig):
     r"""
     Configuration of [`DiTARForTextToSpeech`].
 
     Args:
         lm_config (`dict` or `PreTrainedConfig`, *optional*):
-            Any causal decoder of transformers, by its `model_type`. Arcee with a GELU FFN by default, the paper's
-            architecture; a dict without `model_type` changes fields of that.
+            Any causal decoder of transformers, by its `model_type`; see `check_language_model`. Arcee with a GELU FFN
+            by default, the paper's architecture; a dict without `model_type` changes fields of that.
         encoder_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The patch encoder.
         locdit_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The diffusion transformer.
         vae_config ([`DiTARVAEConfig`] or `dict`, *optional*): The frozen tokenizer of speech.
@@ -149,7 +199,8 @@ class DiTARConfig(PreTrainedConfig):
             recipe, builds no head for it.
 
     Raises:
-        ValueError: If sizes contradict one another, or a key is unknown (a misspelt one would be lost in silence).
+        ValueError: If a value is of a wrong type, sizes contradict one another, a key is unknown (a misspelt one would
+            be lost in silence), or the language model is no causal decoder.
     """
 
     model_type = "ditar"
@@ -187,7 +238,6 @@ class DiTARConfig(PreTrainedConfig):
     alignment_loss_weight: float = 0.0
 
     def __post_init__(self, **kwargs):
-        refuse_unknown_keys(self, kwargs)
         # without the notes that diffusers makes in a scheduler's own config
         scheduler_config = self.scheduler_config or {}
         self.scheduler_config = {key: value for key, value in scheduler_config.items() if not key.startswith("_")}
@@ -195,31 +245,44 @@ class DiTARConfig(PreTrainedConfig):
             refuse_misspelt_keys(self.lm_config)
             if "model_type" not in self.lm_config:
                 self.lm_config = {"model_type": "arcee", **LM_DEFAULTS, **self.lm_config}
-        super().__post_init__(**kwargs)
-        self.validate_architecture()  # here as well: `@strict` would wrap its ValueError into an error of another kind
+        try:
+            super().__post_init__(**kwargs)
+        except StrictDataclassError as error:  # of the language model: the other parts raise ValueError themselves
+            raise ValueError(f"`lm_config` is refused by the library: {error.__cause__}") from error
 
     @classmethod
     def from_preset(cls, name: str, **kwargs: Any) -> "DiTARConfig":
         """
-        Configuration of a size of the paper's Table 8, or of the shipped one.
+        Configuration of a size of the paper's Table 8, or of the shipped model ("tiny").
 
         Args:
             name (`str`): `"0.1B"`, `"0.4B"`, `"0.6B"`, `"1B"` or `"tiny"`.
-            **kwargs: Further fields; a `lm_config` dict is added to the preset's.
+            **kwargs:
+                Further fields. A dict for a part changes fields of the preset's; a configuration, or a dict of another
+                `model_type`, takes its place.
 
         Returns:
             [`DiTARConfig`].
 
         Raises:
-            ValueError: If there is no such preset.
+            ValueError: If there is no such preset, or as the constructor.
         """
         if name not in PRESETS:
             raise ValueError(f"`name` is {name!r}, but there are only the presets {', '.join(PRESETS)}.")
         sizes = {part: dict(zip(SIZE_FIELDS, size, strict=True)) for part, size in PRESETS[name].items()}
-        lm_config = kwargs.pop("lm_config", {})
-        refuse_misspelt_keys(lm_config)
-        lm_config = {"model_type": "arcee", **LM_DEFAULTS, **sizes["lm"], **lm_config}
-        return cls(lm_config=lm_config, encoder_config=sizes["encoder"], locdit_config=sizes["locdit"], **kwargs)
+        parts = {
+            "lm_config": {**LM_DEFAULTS, **sizes["lm"]},
+            "encoder_config": sizes["encoder"],
+            "locdit_config": sizes["locdit"],
+            "vae_config": PRESET_VAES.get(name, {}),
+        }
+        if isinstance(kwargs.get("lm_config"), dict):
+            refuse_misspelt_keys(kwargs["lm_config"])  # before the preset's fields stand beside them
+        for part, fields in parts.items():
+            given, model_type = kwargs.get(part), cls.sub_configs_defaults[part].model_type
+            if given is None or (isinstance(given, dict) and given.get("model_type", model_type) == model_type):
+                kwargs[part] = {**fields, **(given or {})}
+        return cls(**kwargs)
 
     @property
     def patch_length(self) -> int:
@@ -246,7 +309,7 @@ class DiTARConfig(PreTrainedConfig):
         return values
 
     def validate_architecture(self):
-        """Checks that the parts fit one another; called by the constructor."""
+        """Checks that the parts fit one another; called by the constructor and after overrides."""
         for name in ("latent_dim", "sampling_rate"):
             if getattr(self, name) != getattr(self.vae_config, name):
                 raise ValueError(
@@ -265,6 +328,7 @@ class DiTARConfig(PreTrainedConfig):
                 raise ValueError(f"`{name}` must not be negative, got {getattr(self, name)}.")
         if not self.stop_positive_weight > 0:
             raise ValueError(f"`stop_positive_weight` must be positive, got {self.stop_positive_weight}.")
+        check_language_model(self.lm_config)
         tokens = {name: getattr(self, name) for name in ("pad_token_id", "audio_bos_token_id", "audio_patch_token_id")}
         if len(set(tokens.values())) < 3 or not all(
             token is not None and 0 <= token < self.lm_config.vocab_size for token in tokens.values()

@@ -1,11 +1,13 @@
-"""Configuration of the continuous speech tokenizer (DiTAR, section 3.5.1)."""
+"""Configuration of the continuous speech tokenizer (DiTAR, section 3.5.1), and what all configurations share."""
 
 import dataclasses
 import difflib
+import functools
 import math
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from transformers import PreTrainedConfig
 
 # What the library itself (its loaders, its `Trainer`) may write into any configuration besides the fields.
@@ -52,8 +54,69 @@ def refuse_unknown_keys(config: PreTrainedConfig, kwargs: dict[str, Any]):
             raise ValueError(f"`{key}` is not a field of {type(config).__name__}: {hint}")
 
 
-@strict
-class DiTARVAEConfig(PreTrainedConfig):
+def strict_config(config_class: type[PreTrainedConfig]) -> type[PreTrainedConfig]:
+    """
+    Class decorator: `strict` of huggingface_hub, with `ValueError`s in place of errors of its own kinds.
+
+    Args:
+        config_class (`type`): A configuration; its fields' types and its `validate_…` methods are checked.
+
+    Returns:
+        The same class, whose constructor, `validate` and assignments raise `ValueError` alone.
+    """
+    config_class = strict(config_class)
+    assign, check = config_class.__setattr__, config_class.validate
+
+    @functools.wraps(assign)
+    def __setattr__(self, name, value):
+        try:
+            assign(self, name, value)
+        except StrictDataclassFieldValidationError as error:
+            raise ValueError(
+                f"`{name}` of {type(self).__name__} cannot be {value!r}: {error.__cause__}. Change it in the "
+                "call or in `config.json`."
+            ) from error
+
+    @functools.wraps(check)
+    def validate(self):
+        try:
+            check(self)
+        except StrictDataclassClassValidationError as error:
+            raise ValueError(str(error.__cause__)) from error
+
+    config_class.__setattr__, config_class.validate = __setattr__, validate
+    return config_class
+
+
+class StrictConfig(PreTrainedConfig):
+    """What all configurations of DiTAR share: no key is kept unread, and no override unchecked."""
+
+    def __post_init__(self, **kwargs):
+        refuse_unknown_keys(self, kwargs)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "StrictConfig | tuple[StrictConfig, dict]":
+        """
+        As `PreTrainedConfig.from_dict`, which writes overrides into a configuration that is already checked.
+
+        Args:
+            config_dict (`dict`): Of a file.
+            **kwargs: Overrides of fields, and `return_unused_kwargs`.
+
+        Returns:
+            The configuration, and with `return_unused_kwargs=True` what was no field.
+
+        Raises:
+            ValueError: As the constructor.
+        """
+        made = super().from_dict(config_dict, **kwargs)
+        (made[0] if isinstance(made, tuple) else made).validate()
+        return made
+
+
+@strict_config
+class DiTARVAEConfig(StrictConfig):
     r"""
     Configuration of a [`DiTARVAE`], which compresses a 24 kHz waveform into 40 latent frames a second.
 
@@ -109,7 +172,8 @@ class DiTARVAEConfig(PreTrainedConfig):
             Weight of the multi-resolution STFT loss.
 
     Raises:
-        ValueError: If sizes contradict one another; the message names both fields and what to change.
+        ValueError: If a key is unknown, a value is of a wrong type or sizes contradict one another; the message names
+            the fields and what to change.
     """
 
     model_type = "ditar_vae"
@@ -137,11 +201,6 @@ class DiTARVAEConfig(PreTrainedConfig):
     mel_loss_weight: float = 1.0
     stft_loss_weight: float = 1.0
 
-    def __post_init__(self, **kwargs):
-        refuse_unknown_keys(self, kwargs)
-        super().__post_init__(**kwargs)
-        self.validate_architecture()  # here as well: `@strict` would wrap its ValueError into an error of another kind
-
     @property
     def hop_length(self) -> int:
         """Samples in one latent frame."""
@@ -163,7 +222,7 @@ class DiTARVAEConfig(PreTrainedConfig):
         return samples / self.sampling_rate
 
     def validate_architecture(self):
-        """Checks that sizes fit one another; called by the constructor."""
+        """Checks that sizes fit one another; called by the constructor and after overrides."""
         if math.prod(self.decoder_strides) != self.hop_length:
             raise ValueError(
                 f"`decoder_strides` ({list(self.decoder_strides)}) multiply to {math.prod(self.decoder_strides)}, but "

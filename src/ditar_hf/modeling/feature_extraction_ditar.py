@@ -25,7 +25,7 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
     """
     Prepares voice prompts: mono audio, trimmed at its end to a multiple of the patch length, left-padded in a batch.
 
-    A prompt is never repaired: audio that is not what the model needs is refused with a message that says what to do.
+    A prompt is not repaired: audio that is not what the model needs is refused with a message that says what to do.
     The keys are `prompt_values` and `prompt_mask`, for the text-to-speech pipeline loads no feature extractor and
     cannot batch `input_values` without one.
 
@@ -44,6 +44,9 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
             The shortest prompt.
         max_seconds (`float`, *optional*, defaults to 30.0):
             The longest prompt.
+        prompt_peak (`float`, *optional*):
+            The level that prompts are scaled to, as that of their loudest sample: the one that the model's training
+            speech was scaled to. By default prompts keep their level.
         padding_side (`str`, *optional*, defaults to `"left"`):
             The side that padding stands on. The pipeline pads prompts and tokens on the same side.
         **kwargs:
@@ -61,6 +64,7 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
         patch_size: int = 4,
         min_seconds: float = 0.5,
         max_seconds: float = 30.0,
+        prompt_peak: float | None = None,
         padding_side: str = "left",
         **kwargs,
     ):
@@ -72,6 +76,8 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
             raise ValueError(
                 f"`min_seconds` must be positive and below `max_seconds`, got {min_seconds} and {max_seconds}."
             )
+        if prompt_peak is not None and not 0 < prompt_peak <= 1:
+            raise ValueError(f"`prompt_peak` must lie in (0, 1], or be None to keep the level, got {prompt_peak}.")
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,
@@ -83,6 +89,7 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
         self.patch_size = patch_size
         self.min_seconds = min_seconds
         self.max_seconds = max_seconds
+        self.prompt_peak = prompt_peak
 
     @property
     def patch_length(self) -> int:
@@ -131,7 +138,7 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
 
     def prepare_prompt(self, audio: Any, sampling_rate: int | None, name: str = "raw_audio") -> np.ndarray:
         """
-        Checks one waveform, brings it to the model's sampling rate, and cuts its end off to whole patches.
+        Checks one waveform, brings it to the model's sampling rate and level, and cuts its end off to whole patches.
 
         Args:
             audio (`np.ndarray`, `torch.Tensor` or `list[float]` of shape `(num_samples,)`):
@@ -177,7 +184,10 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
         num_patches = len(samples) // self.patch_length
         if not num_patches:
             raise ValueError(f"`{name}` is shorter than one patch of {self.patch_length} samples. Pass a longer one.")
-        return np.ascontiguousarray(samples[: num_patches * self.patch_length])
+        samples = samples[: num_patches * self.patch_length]
+        if self.prompt_peak is not None:
+            samples = samples * (self.prompt_peak / max(np.abs(samples).max(), SILENCE_PEAK))
+        return np.ascontiguousarray(samples)
 
     def pad_prompts(self, prompts: list[np.ndarray | None], padding: bool = True) -> dict[str, Any]:
         """

@@ -4,7 +4,7 @@ import math
 from numbers import Integral, Real
 from typing import Any
 
-from transformers import GenerationConfig
+from transformers import GenerationConfig, PreTrainedConfig
 
 DEFAULTS = {
     "temperature": 1.0,
@@ -19,12 +19,9 @@ DEFAULTS = {
     "compile_patch_step": False,
 }
 # What the library and its pipelines may set besides; all else would be ignored, so it is refused.
-SHARED_ARGUMENTS = {
-    "cache_implementation",
-    "pad_token_id",
-    "return_dict_in_generate",
-    "use_cache",
-}
+SHARED_ARGUMENTS = {"cache_implementation", "pad_token_id", "return_dict_in_generate", "use_cache"}
+# What the library notes in any generation config without being asked, and nobody reads here
+LIBRARY_NOTES = {"bos_token_id", "eos_token_id", "transformers_version"}
 
 
 class DiTARGenerationConfig(GenerationConfig):
@@ -47,33 +44,42 @@ class DiTARGenerationConfig(GenerationConfig):
         compile_patch_step (`bool`, *optional*, defaults to `False`):
             Whether to compile the work of one patch; needs `cache_implementation="static"`.
         cache_implementation (`str`, *optional*): `"dynamic"` (default) or `"static"`, whose memory is taken at once.
-        **kwargs: What any generation config holds; sampling arguments of token models have no effect here.
+        **kwargs:
+            What the library sets in any generation config: ids of special tokens, `use_cache=True`,
+            `return_dict_in_generate=True`.
 
     Raises:
-        ValueError: If a value is out of range, see `validate`, or a name is unknown to any generation config.
+        ValueError: If a value is out of range, see `validate`, or a setting is none of these, such as `num_beams`.
     """
 
     def __init__(self, **kwargs: Any):
-        known = {*DEFAULTS, *vars(GenerationConfig())}
-        if unknown := sorted(name for name in kwargs if name not in known and not name.startswith("_")):
-            raise ValueError(
-                f"`{unknown[0]}` is not a setting of {type(self).__name__}; it has "
-                f"{', '.join(f'`{name}`' for name in DEFAULTS)}."
-            )
         super().__init__(**{**DEFAULTS, **kwargs})
 
     @classmethod
-    def from_model_config(cls, model_config) -> "DiTARGenerationConfig":
-        """The defaults; a model's configuration holds nothing about sampling."""
+    def from_model_config(cls, model_config: PreTrainedConfig) -> "DiTARGenerationConfig":
+        """
+        The defaults: a model's configuration holds nothing about sampling.
+
+        Args:
+            model_config ([`DiTARConfig`]): Its padding token is taken over.
+
+        Returns:
+            [`DiTARGenerationConfig`].
+        """
         return cls(pad_token_id=model_config.pad_token_id)
 
     def validate(self, strict: bool = False, user_set_attributes: set[str] | None = None):
         """
-        Checks ranges.
+        Checks names and ranges; called by the constructor, `update` and `save_pretrained`.
+
+        Args:
+            strict (`bool`, *optional*, defaults to `False`): The library's; all checks are strict here.
+            user_set_attributes (`set[str]`, *optional*): The library's, for its warnings.
 
         Raises:
-            ValueError: With the argument's name, its value and what it may be.
+            ValueError: With the setting's name, its value and what it may be.
         """
+        self._check_names()
         for name, low in (
             ("num_inference_steps", 1),
             ("max_new_tokens", 1),
@@ -107,6 +113,22 @@ class DiTARGenerationConfig(GenerationConfig):
                 "`compile_patch_step=True` needs `cache_implementation='static'`, whose shapes do not grow."
             )
 
+    def _check_names(self):
+        """Raises for settings that would have no effect."""
+        effective = {*DEFAULTS, *SHARED_ARGUMENTS, *LIBRARY_NOTES}
+        for name in self.to_diff_dict():
+            if name not in effective and not name.startswith("_"):
+                raise ValueError(
+                    f"`{name}` is not a setting of {type(self).__name__}; it has "
+                    f"{', '.join(f'`{name}`' for name in DEFAULTS)}."
+                )
+        for name in ("use_cache", "return_dict_in_generate"):
+            if getattr(self, name) not in (None, True):
+                raise ValueError(
+                    f"`{name}` must be True, got {getattr(self, name)!r}: patches are always drawn with a cache, and "
+                    "come in an output with names. Leave it out."
+                )
+
     def merged(self, overrides: dict[str, Any]) -> "DiTARGenerationConfig":
         """
         A copy with other values.
@@ -125,8 +147,7 @@ class DiTARGenerationConfig(GenerationConfig):
                 f"`{unknown[0]}` is not an argument of DiTAR's `generate`, which draws patches, not tokens; it takes "
                 f"{', '.join(f'`{name}`' for name in DEFAULTS)}."
             )
-        values = {name: getattr(self, name) for name in (*DEFAULTS, "cache_implementation", "pad_token_id")}
-        return type(self)(**{**values, **overrides})
+        return type(self)(**{**self.to_diff_dict(), **overrides})
 
 
 __all__ = ["DiTARGenerationConfig"]

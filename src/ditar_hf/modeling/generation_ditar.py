@@ -1,5 +1,6 @@
 """Patch by patch: LocDiT paints, the patch encoder reads, the language model goes on (sections 3.3 to 3.5.4)."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig
 from transformers.utils import ModelOutput, logging
 
-from .generation_config_ditar import DEFAULTS, DiTARGenerationConfig
+from .generation_config_ditar import LIBRARY_NOTES, DiTARGenerationConfig
 from .patch_loop_ditar import DiTARPatchLoop, Prompt
 
 logger = logging.get_logger(__name__)
@@ -32,24 +33,47 @@ class DiTARGenerateOutput(ModelOutput):
     reached_limit: torch.Tensor | None = None
 
 
+def _changes(generation_config: GenerationConfig) -> dict[str, Any]:
+    """What a generation config of any class says; a plain one leaves open what it does not change."""
+    values = generation_config.to_diff_dict()
+    return {k: v for k, v in values.items() if k not in LIBRARY_NOTES and not k.startswith("_")}
+
+
 class DiTARGenerationMixin(DiTARPatchLoop):
     """`generate` for [`DiTARForTextToSpeech`]; independent of transformers' loop over token logits."""
 
     generation_config_class = DiTARGenerationConfig
 
     def adjust_generation_fn(
-        self, generation_config, from_auto_class, from_pipeline, pretrained_model_name_or_path, *args, **kwargs
+        self,
+        generation_config: GenerationConfig | None,
+        from_auto_class: bool,
+        from_pipeline: str | None,
+        pretrained_model_name_or_path: str | os.PathLike | None,
+        *args: Any,
+        **kwargs: Any,
     ):
-        """Loads `generation_config.json` as our class when a model is loaded; the library's version knows only its
-        own.
+        """
+        Gives a model that `from_pretrained` loads its generation config, of our class; the library calls it.
+
+        Args:
+            generation_config (`GenerationConfig`, *optional*): In place of the file.
+            from_auto_class (`bool`): Whether an Auto class loads; told to the Hub.
+            from_pipeline (`str`, *optional*): Which pipeline loads; told to the Hub.
+            pretrained_model_name_or_path (`str` or `os.PathLike`, *optional*):
+                Where `generation_config.json` is; without that file the defaults stay.
+            *args: `cache_dir`, `force_download` … in the order of the library.
+            **kwargs: The same by name, and what has nothing to do with it.
+
+        Raises:
+            OSError: If the file is broken.
+            ValueError: If it holds what DiTAR does not take.
         """
         names = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
         # only where to look: other keyword arguments override fields of the model's configuration
         kwargs = {key: value for key, value in kwargs.items() if key in names} | dict(zip(names, args, strict=False))
         if generation_config is not None:
-            # a plain GenerationConfig has None for whatever it leaves open
-            values = {name: value for name, value in generation_config.to_dict().items() if value is not None}
-            self.generation_config = self.generation_config_class.from_dict(values)
+            self.generation_config = self.generation_config_class.from_dict(_changes(generation_config))
         elif pretrained_model_name_or_path is not None:
             try:
                 self.generation_config = self.generation_config_class.from_pretrained(
@@ -109,8 +133,15 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             [`DiTARGenerateOutput`].
 
         Raises:
-            ValueError: If an argument is unknown or out of range, or prompts and placeholders do not match.
+            ValueError: If an argument is unknown or out of range, prompts and placeholders do not match, text and
+                speech may exceed the positions of the language model, or that is trained with gradient checkpointing.
         """
+        lm = self.model.language_model
+        if lm.training and lm.is_activation_checkpointing:
+            raise ValueError(
+                "the language model is in training mode with gradient checkpointing, which drops the cache that "
+                "`generate` goes on from: call `model.eval()` first, and `model.train()` to go on training."
+            )
         config = self._merge_generation_config(generation_config, kwargs)
         input_ids, attention_mask = self._check_text(input_ids, attention_mask)
         scheduler = self._build_scheduler(noise_scheduler)
@@ -121,6 +152,7 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             )
         prompt = self._prompt_patches(input_ids, prompt_values, prompt_mask, prompt_latents, prompt_latents_mask)
         fewest, most = self._length_bounds(input_ids, attention_mask, prompt, config)
+        self._check_positions(attention_mask, max(most))
         state = self._prefill(input_ids, attention_mask, prompt, scheduler, config, max(most))
         latents, stopped = self._draw_patches(state, scheduler, config, fewest, most, generator, streamer)
         if not all(stopped):
@@ -143,12 +175,10 @@ class DiTARGenerationMixin(DiTARPatchLoop):
     ) -> DiTARGenerationConfig:
         """The model's settings, under those of a config for this call, under single values for this call."""
         if generation_config is not None:
-            # a plain GenerationConfig says only what it changes
-            names = {*DEFAULTS, "cache_implementation"}
-            changed = {k: v for k, v in generation_config.to_diff_dict().items() if k in names}
+            changes = _changes(generation_config)
             if isinstance(generation_config, DiTARGenerationConfig):
-                changed = {name: getattr(generation_config, name) for name in names}
-            overrides = {**changed, **overrides}
+                changes["cache_implementation"] = generation_config.cache_implementation  # also where it is None
+            overrides = {**changes, **overrides}
         return self.generation_config.merged(overrides)
 
     def _check_text(
@@ -263,6 +293,16 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             bound = int(config.min_patches_per_token * num_tokens) - num_prompt
             fewest.append(min(most[-1], max(config.min_new_tokens, bound)))
         return fewest, most
+
+    def _check_positions(self, attention_mask: torch.Tensor, most: int):
+        """Raises where text, prompt and as many patches have more positions than the LM; ended rows run along."""
+        limit = getattr(self.config.lm_config, "max_position_embeddings", None)
+        prefix = int(attention_mask.sum(1).max())
+        if limit is not None and prefix + most > limit:
+            raise ValueError(
+                f"text and prompt of {prefix} tokens and up to {most} patches of speech exceed the {limit} positions "
+                "of `lm_config.max_position_embeddings`: shorten the text or the prompt, or lower `max_new_tokens`."
+            )
 
     def _decode_rows(self, latents: list[torch.Tensor]) -> list[torch.Tensor]:
         """Waveforms of the rows, decoded as one batch in fp32."""

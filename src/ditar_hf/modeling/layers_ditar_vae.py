@@ -4,10 +4,22 @@ Shapes: B batch, C channels, T time steps. Masks are `(B, T)`, 1 for a real step
 reads zeros beyond the end of a row, so that a row in a batch equals the row alone.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
+
+
+def keeping_dtype(fn: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """What `Module._apply` does to tensors (`.to(…)`, `.half()`), but without a change of their precision."""
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        example = fn(tensor.new_empty(0))
+        return fn(tensor) if example.dtype == tensor.dtype else tensor.to(example.device)
+
+    return moved
 
 
 class PaddedConv1d(nn.Conv1d):
@@ -21,7 +33,16 @@ class PaddedConv1d(nn.Conv1d):
         kernel.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, dilation=1, groups=1, lookahead=None):
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        dilation: int = 1,
+        groups: int = 1,
+        lookahead: int | None = None,
+    ):
         super().__init__(in_channels, out_channels, kernel_size, stride, dilation=dilation, groups=groups)
         padding = (kernel_size - 1) * dilation + 1 - stride
         right = padding // 2 if lookahead is None else lookahead

@@ -1,9 +1,10 @@
-"""Loading that stops where weights are missing, for the models of this package."""
+"""Loading that stops where weights are missing or do not fit, for the models of this package."""
 
 import os
 from typing import Any
 
 from safetensors import SafetensorError
+from transformers import PreTrainedModel
 
 
 class CompleteWeightsMixin:
@@ -19,28 +20,63 @@ class CompleteWeightsMixin:
         cls,
         pretrained_model_name_or_path: str | os.PathLike | None,
         *model_args: Any,
+        ignore_mismatched_sizes: bool = False,
         output_loading_info: bool = False,
         **kwargs: Any,
-    ):
+    ) -> PreTrainedModel | tuple[PreTrainedModel, dict[str, Any]]:
         """
-        As `PreTrainedModel.from_pretrained`.
+        As `PreTrainedModel.from_pretrained`, but a folder is complete or refused.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`, *optional*): A folder or the name of a repository.
+            *model_args: Passed on.
+            ignore_mismatched_sizes (`bool`, *optional*, defaults to `False`):
+                Whether weights of another shape than the configuration's are drawn anew.
+            output_loading_info (`bool`, *optional*, defaults to `False`):
+                Whether to return the library's notes on missing and surplus weights, too.
+            **kwargs: Passed on; names of fields override the configuration.
+
+        Returns:
+            The model in `eval()`, or with `output_loading_info=True` the model and a `dict`.
 
         Raises:
-            ValueError: If weights are missing, or their file is cut off or damaged.
+            ValueError: If a file of a local folder is missing, cut off or damaged, weights are missing in it or of
+                another shape, or its configuration is refused.
+            OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
         """
+        source = repr(str(pretrained_model_name_or_path))
         try:
+            # shapes are compared below, where the message can name them
             model, info = super().from_pretrained(
-                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+                pretrained_model_name_or_path,
+                *model_args,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                **kwargs,
             )
-        except SafetensorError as error:
+        except (OSError, SafetensorError) as error:
+            if isinstance(error, OSError) and not os.path.isdir(str(pretrained_model_name_or_path)):
+                raise
             raise ValueError(
-                f"the weights in {str(pretrained_model_name_or_path)!r} cannot be read ({error}): a file is cut off "
-                "or damaged, fetch it again."
+                f"the model in {source} cannot be read ({error}): a file is missing, cut off or damaged. Fetch it "
+                "again."
             ) from error
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
-                f"{str(pretrained_model_name_or_path)!r} lacks {len(missing)} weights of {cls.__name__}: "
-                f"{', '.join(missing[:20])}{' …' if len(missing) > 20 else ''}. They would be random: load a complete "
-                "checkpoint, or build the model from its config to train it from scratch."
+                f"{source} lacks {len(missing)} weights of {cls.__name__}: {_some(missing)}. They would be random: "
+                "load a complete checkpoint, or build the model from its config to train it from scratch."
+            )
+        if info["mismatched_keys"] and not ignore_mismatched_sizes:
+            mismatched = sorted(info["mismatched_keys"])
+            shapes = [f"{name} {list(stored)}, not {list(wanted)}" for name, stored, wanted in mismatched]
+            raise ValueError(
+                f"in {source}, {len(shapes)} weights do not have the shapes that the config of {cls.__name__} asks "
+                f"for: {_some(shapes)}. Load it with its own config, or draw them anew with "
+                "`ignore_mismatched_sizes=True`."
             )
         return (model, info) if output_loading_info else model
+
+
+def _some(names: list[str]) -> str:
+    """The first 20."""
+    return ", ".join(names[:20]) + (" …" if len(names) > 20 else "")

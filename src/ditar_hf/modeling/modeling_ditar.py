@@ -16,14 +16,19 @@ from transformers.utils import ModelOutput
 
 from .alignment_ditar import DiTARAlignmentHead
 from .configuration_ditar import DiTARConfig
+from .frozen_vae_ditar import FrozenVAEMixin
 from .generation_ditar import DiTARGenerationMixin
 from .loading_ditar import CompleteWeightsMixin
 from .locdit_ditar import LocDiT
 from .loss_ditar import IGNORE_INDEX, diffusion_loss, sample_timesteps, stop_loss
 from .modeling_ditar_vae import DiTARVAE
 from .patch_encoder_ditar import DiTARPatchEncoder
+from .patches_ditar import check_placeholders, history_of, join_frames, split_into_patches
 from .scheduling_ditar import DiTARScheduler
 from .transformer_ditar import DiTARRotaryEmbedding
+
+# of the times and the noise that a model is evaluated at
+EVALUATION_SEED = 0
 
 
 @dataclass
@@ -46,7 +51,9 @@ class DiTARForTextToSpeechOutput(ModelOutput):
     Output of [`DiTARForTextToSpeech`].
 
     Args:
-        loss (`torch.Tensor` of shape `()`): Weighted sum of the losses below; `None` without latents.
+        loss (`torch.Tensor` of shape `()`):
+            Weighted sum of the losses below, or this batch's share of it (`num_items_in_batch`); `None` without
+            latents.
         diffusion_loss (`torch.Tensor` of shape `()`): Flow-matching loss on target patches (Eq. 7).
         stop_loss (`torch.Tensor` of shape `()`): Of the stop head; `None` without labels.
         alignment_loss (`torch.Tensor` of shape `()`): Of the alignment head; `None` without its labels.
@@ -104,7 +111,8 @@ class DiTARModel(DiTARPreTrainedModel):
 
     def __init__(self, config: DiTARConfig):
         super().__init__(config)
-        self.language_model = AutoModel.from_config(config.lm_config)
+        # built like the parts around it: the configuration of a pretrained LM may name another precision
+        self.language_model = AutoModel.from_config(config.lm_config, dtype=torch.get_default_dtype())
         self.patch_encoder = DiTARPatchEncoder(config)
         self.post_init()
 
@@ -178,7 +186,7 @@ class DiTARModel(DiTARPreTrainedModel):
         return DiTARModelOutput(output.last_hidden_state, output.past_key_values)
 
 
-class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
+class DiTARForTextToSpeech(FrozenVAEMixin, DiTARGenerationMixin, DiTARPreTrainedModel):
     """
     DiTAR for text-to-speech: [`DiTARModel`], LocDiT, stop head and the frozen [`DiTARVAE`].
 
@@ -198,10 +206,10 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         self.locdit = LocDiT(config)
         self.stop_head = nn.Linear(config.lm_config.hidden_size, 1)
         self.alignment_head = DiTARAlignmentHead(config) if config.alignment_loss_weight else None
-        self.vae = DiTARVAE(config.vae_config)
+        self.vae = DiTARVAE(config.vae_config).float()
         self.noise_scheduler = DiTARScheduler.from_config(config.scheduler_config)
         self.post_init()
-        self.vae.eval().requires_grad_(False)
+        self.freeze_vae()
 
     @classmethod
     def from_vae(cls, vae: DiTARVAE, config: DiTARConfig) -> "DiTARForTextToSpeech":
@@ -225,89 +233,6 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         model.vae.load_state_dict(vae.state_dict())
         return model
 
-    def train(self, mode: bool = True) -> "DiTARForTextToSpeech":
-        """Sets training mode on all but the frozen tokenizer of speech."""
-        super().train(mode)
-        # loading makes all parameters trainable again, and ends in `eval()`
-        self.vae.eval().requires_grad_(False)
-        return self
-
-    def _apply(self, fn, recurse: bool = True):
-        # `.to(bfloat16)` and the like must move the tokenizer of speech but not round it
-        def keep_dtype(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor.new_empty(0))
-            return fn(tensor) if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        vae = self._modules.pop("vae")
-        try:
-            super()._apply(fn, recurse)
-            vae._apply(keep_dtype, recurse)
-        finally:
-            self._modules["vae"] = vae
-        return self
-
-    @torch.no_grad()
-    def encode_waveforms(
-        self,
-        waveforms: torch.Tensor,
-        waveforms_mask: torch.Tensor | None = None,
-        sample: bool = False,
-        generator: torch.Generator | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """
-        Latents of waveforms, in fp32 whatever the precision around it.
-
-        Args:
-            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`):
-                A multiple of `config.patch_length` samples.
-            waveforms_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for real samples.
-            sample (`bool`, *optional*, defaults to `False`): Whether to draw from the posterior; its mean otherwise.
-            generator (`torch.Generator`, *optional*): Source of the draw.
-
-        Returns:
-            Latents `(batch_size, num_frames, latent_dim)` and their mask `(batch_size, num_frames)` or `None`.
-        """
-        with torch.autocast(waveforms.device.type, enabled=False):
-            posterior = self.vae.encode(waveforms.float(), waveforms_mask)
-        return posterior.sample(generator) if sample else posterior.mode(), posterior.mask
-
-    def _patches(
-        self, latents: torch.Tensor, latents_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Right-padded frames `(B, T, D)` to patches `(B, T/P, P, D)`, frame mask `(B, T/P, P)` and patch mask."""
-        size = self.config.patch_size
-        if latents.ndim != 3 or latents.shape[1] % size or latents.shape[2] != self.config.latent_dim:
-            raise ValueError(
-                f"`latents` must be (batch_size, num_frames, {self.config.latent_dim}) with a multiple of {size} "
-                f"frames, got {list(latents.shape)}: pad waveforms to a multiple of "
-                f"{self.config.patch_length} samples."
-            )
-        if latents_mask is None:
-            latents_mask = latents.new_ones(latents.shape[:2])
-        elif latents_mask.shape != latents.shape[:2]:
-            raise ValueError(
-                f"`latents_mask` {list(latents_mask.shape)} must match `latents` {list(latents.shape[:2])}."
-            )
-        patches = latents.unflatten(1, (-1, size))  # (B, T/P, P, D)
-        frame_mask = latents_mask.unflatten(1, (-1, size)).float()
-        return patches, frame_mask, frame_mask[:, :, 0].bool()
-
-    def _check_placeholders(self, input_ids: torch.Tensor, patch_mask: torch.Tensor):
-        """Raises unless each row has as many placeholders as patches: a surplus would go to another row's."""
-        token = self.config.audio_patch_token_id
-        placeholders, patches = (input_ids == token).sum(1).tolist(), patch_mask.sum(1).tolist()
-        if placeholders != patches:
-            raise ValueError(
-                f"the rows of `input_ids` hold {placeholders} placeholders (id {token}), those of `latents` {patches} "
-                f"patches: put one placeholder for each {self.config.patch_size} frames."
-            )
-
-    def _history(self, patches: torch.Tensor) -> torch.Tensor:
-        """The patches before each, oldest first, zeros before the first: `(B, N, P, D)` to `(B, N, K * P, D)`."""
-        shifts = range(self.config.num_history_patches, 0, -1)
-        padded = [nn.functional.pad(patches, (0, 0, 0, 0, shift, 0))[:, : patches.shape[1]] for shift in shifts]
-        return torch.cat(padded, dim=2) if padded else patches[:, :, :0]
-
     def _diffusion_loss(
         self,
         states: torch.Tensor,
@@ -319,6 +244,9 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         """Loss of Eq. 7 over states `(N, H)`, patches `(N, P, D)`, history `(N, K * P, D)`, with independent draws."""
         if not len(target):
             return states.float().sum()  # 0, and still part of the graph
+        if generator is None and not self.training:
+            # evaluations can be compared, and leave the caller's random numbers alone
+            generator = torch.Generator(target.device).manual_seed(EVALUATION_SEED)
         draws = self.config.num_noise_samples
         states, target, history, frame_mask = (
             x.repeat_interleave(draws, dim=0) for x in (states, target.float(), history, frame_mask)
@@ -350,6 +278,8 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         latents_mask: torch.Tensor | None = None,
         waveforms: torch.Tensor | None = None,
         waveforms_mask: torch.Tensor | None = None,
+        prompt_values: torch.Tensor | None = None,
+        prompt_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         alignment_targets: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
@@ -371,6 +301,10 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
             waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 In place of latents; a row's real length is a multiple of `config.patch_length` samples.
             waveforms_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for real samples.
+            prompt_values (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                Voice prompts that the waveforms go on from, encoded apart from them as in `generate`; their patches
+                come first in a row.
+            prompt_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): As for `encode_prompts`.
             labels (`torch.Tensor` of shape `(batch_size, sequence_length)`, *optional*):
                 Stop labels: 1 on the last patch, 0 on states that a target patch is drawn from, −100 elsewhere.
                 Without them, all patches are targets and there is no stop loss.
@@ -379,10 +313,12 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
                 −100 elsewhere or where unknown. Needs `config.alignment_loss_weight`.
             past_key_values (`Cache`, *optional*): States of the positions before. There are no losses then.
             use_cache (`bool`, *optional*, defaults to `False`): Whether to return a cache.
-            generator (`torch.Generator`, *optional*): Source of times, noise and condition dropping.
+            generator (`torch.Generator`, *optional*):
+                Source of times, noise and condition dropping. By default torch's own in training, and one with a fixed
+                seed otherwise, so that two evaluations of a model are equal.
             num_items_in_batch (`int`, *optional*):
-                Labelled states in all micro-batches of an optimizer step, from the `Trainer`: the losses are then this
-                batch's share of their mean.
+                Labelled states in all micro-batches of an optimizer step, from the `Trainer`: `loss`, but none of its
+                parts, is then this batch's share of the mean over them.
             return_dict (`bool`, *optional*): Whether to return an output object rather than a tuple.
 
         Returns:
@@ -394,13 +330,19 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
         """
         if latents is not None and waveforms is not None:
             raise ValueError("`latents` and `waveforms` are both given: pass the one that you have, not both.")
+        if prompt_values is not None and waveforms is None:
+            raise ValueError("`prompt_values` without `waveforms`: in `latents` a prompt's frames come first.")
         if waveforms is not None:
             sample = self.training and self.config.sample_latents
             latents, latents_mask = self.encode_waveforms(waveforms, waveforms_mask, sample, generator)
+            if prompt_values is not None:
+                prompts = self.encode_prompts(prompt_values, prompt_mask)
+                keep = [slice(None)] * len(latents) if latents_mask is None else latents_mask.bool()
+                latents, latents_mask = join_frames(prompts, [row[k] for row, k in zip(latents, keep, strict=True)])
         patches = None
         if latents is not None:
-            target, frame_mask, patch_mask = self._patches(latents, latents_mask)
-            self._check_placeholders(input_ids, patch_mask)
+            target, frame_mask, patch_mask = split_into_patches(latents, latents_mask, self.config)
+            check_placeholders(input_ids, patch_mask, self.config)
             seen = target
             if self.training and self.config.history_noise_std:
                 noise = randn_tensor(target.shape, generator, target.device, target.dtype)
@@ -420,7 +362,7 @@ class DiTARForTextToSpeech(DiTARGenerationMixin, DiTARPreTrainedModel):
             losses["diffusion_loss"] = self._diffusion_loss(
                 states[:, :-1][is_target],
                 target[patch_mask][picked],
-                self._history(seen)[patch_mask][picked],
+                history_of(seen, self.config.num_history_patches)[patch_mask][picked],
                 frame_mask[patch_mask][picked],
                 generator,
             )

@@ -15,7 +15,7 @@ from .configuration_ditar_vae import DiTARVAEConfig
 from .decoder_bigvgan_ditar_vae import AntiAliasedSnake, BigVGANDecoder
 from .decoder_istft_ditar_vae import ISTFTDecoder
 from .encoder_ditar_vae import LogMelSpectrogram, MelEncoder, WaveformEncoder
-from .layers_ditar_vae import ConvNeXtBlock, downsample_mask, upsample_mask
+from .layers_ditar_vae import ConvNeXtBlock, downsample_mask, keeping_dtype, upsample_mask
 from .loading_ditar import CompleteWeightsMixin
 from .loss_ditar_vae import ReconstructionLoss, kl_divergence
 
@@ -111,6 +111,15 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
         elif isinstance(module, DiTARVAE):
             init.zeros_(module.latent_mean)
             init.ones_(module.latent_std)
+
+    def _apply(self, fn, recurse: bool = True):
+        # the statistics of the latents stay in fp32 whatever the precision of the weights
+        statistics = {name: self._buffers.pop(name) for name in ("latent_mean", "latent_std")}
+        try:
+            super()._apply(fn, recurse)
+        finally:
+            self._buffers.update({name: keeping_dtype(fn)(value) for name, value in statistics.items()})
+        return self
 
     def set_latent_statistics(self, mean: torch.Tensor, std: torch.Tensor):
         """

@@ -14,7 +14,7 @@ class DiTARPatchEncoder(nn.Module):
     def __init__(self, config: DiTARConfig):
         super().__init__()
         hidden_size = config.encoder_config.hidden_size
-        self.initializer_range = config.initializer_range
+        self.initializer_range, self.patch_size = config.initializer_range, config.patch_size
         self.patch_token = nn.Parameter(torch.empty(hidden_size))
         self.input_proj = nn.Linear(config.latent_dim, hidden_size)
         self.transformer = DiTARTransformer(config.encoder_config, 1 + config.patch_size)
@@ -24,8 +24,16 @@ class DiTARPatchEncoder(nn.Module):
         """Gives the learnt token its initial value, also after construction on the meta device."""
         init.normal_(self.patch_token, std=self.initializer_range)
 
+    def blank_tokens(self, num_patches: int) -> torch.Tensor:
+        """The transformer's input for `N` patches, `(N, 1 + P, C)`: the learnt token, and zeros for the frames."""
+        frames = self.patch_token.new_zeros(num_patches, self.patch_size, len(self.patch_token))
+        return torch.cat((self.patch_token.expand(num_patches, 1, -1), frames), dim=1)
+
+    def read_out(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Learnt token and embedded frames `(N, 1 + P, C)` to embeddings `(N, H)` for the LM."""
+        return self.output_proj(self.transformer(tokens)[:, 0])
+
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """`(N, P, D)` latents to `(N, H)` embeddings."""
         token = self.patch_token.expand(patches.shape[0], 1, -1)
-        hidden_states = torch.cat((token, self.input_proj(patches)), dim=1)  # (N, 1 + P, C)
-        return self.output_proj(self.transformer(hidden_states)[:, 0])
+        return self.read_out(torch.cat((token, self.input_proj(patches)), dim=1))

@@ -31,6 +31,10 @@ class PatchState:
         time_embeds (`torch.Tensor` of shape `(num_inference_steps, locdit_hidden_size)`): The same for all patches.
         tokens (`torch.Tensor` of shape `(branches * batch_size, 1 + history + patch_size, locdit_hidden_size)`):
             LocDiT's input, written in place; two branches with guidance, the conditioned one first.
+        encoder_tokens (`torch.Tensor` of shape `(batch_size, 1 + patch_size, encoder_hidden_size)`):
+            The patch encoder's input, written in place.
+        blank (`torch.Tensor` of shape `(batch_size, patch_size, latent_dim)`):
+            Zeros, which a temperature below 1 starts from.
     """
 
     hidden_states: torch.Tensor
@@ -40,6 +44,8 @@ class PatchState:
     past_key_values: Cache
     time_embeds: torch.Tensor
     tokens: torch.Tensor
+    encoder_tokens: torch.Tensor
+    blank: torch.Tensor
 
 
 @dataclass
@@ -102,6 +108,8 @@ class DiTARPatchLoop:
             past_key_values=cache,
             time_embeds=locdit.time_embedding(scheduler.timesteps),
             tokens=tokens,
+            encoder_tokens=self.model.patch_encoder.blank_tokens(batch_size),
+            blank=history.new_zeros(batch_size, self.config.patch_size, self.config.latent_dim),
         )
 
     def _takes_additive_mask(self, cache: Cache) -> bool:
@@ -136,7 +144,7 @@ class DiTARPatchLoop:
             The patch `(batch_size, patch_size, latent_dim)` in fp32, and the logit of "no patch follows"
             `(batch_size,)`.
         """
-        locdit, config = self.locdit, self.config
+        locdit, encoder, patch_size = self.locdit, self.model.patch_encoder, self.config.patch_size
         batch_size = state.hidden_states.shape[0]
         branches = state.tokens.shape[0] // batch_size
         history_end = 1 + state.history.shape[1]
@@ -144,10 +152,7 @@ class DiTARPatchLoop:
         tokens = state.tokens.view(branches, batch_size, *state.tokens.shape[1:])
         if history_end > 1:
             tokens[:, :, 1:history_end] = locdit.embed_history(state.history.to(condition.dtype))
-        sample = torch.zeros_like(noise) if noise is not None else torch.zeros_like(self._blank_patch(state))
-        if scheduler.starts_from_noise:
-            sample = noise
-        previous = None
+        sample, previous = noise if scheduler.starts_from_noise else state.blank, None
         for index in range(state.time_embeds.shape[0]):
             tokens[:, :, 0] = state.time_embeds[index]
             tokens[0, :, 0] += condition
@@ -158,11 +163,13 @@ class DiTARPatchLoop:
                 output = free + guidance_scale * (conditioned - free)  # Eq. 2 with guidance_scale = 1 + w
             sample, previous = scheduler.update(output, index, sample, previous, noise)
         if history_end > 1:
-            state.history[:, : -config.patch_size] = state.history[:, config.patch_size :].clone()
-            state.history[:, -config.patch_size :] = sample
-        embeds = self.model.patch_encoder(sample.to(condition.dtype))[:, None]  # (B, 1, H)
+            # older patches move up, one after the other: source and target of a move do not overlap
+            for start in range(0, state.history.shape[1] - patch_size, patch_size):
+                state.history[:, start : start + patch_size] = state.history[:, start + patch_size :][:, :patch_size]
+            state.history[:, -patch_size:] = sample
+        state.encoder_tokens[:, 1:] = encoder.input_proj(sample.to(condition.dtype))
         hidden_states = self.model.language_model(
-            inputs_embeds=embeds,
+            inputs_embeds=encoder.read_out(state.encoder_tokens)[:, None],  # (B, 1, H)
             attention_mask=attention_mask,
             position_ids=state.position_ids,
             past_key_values=state.past_key_values,
@@ -171,11 +178,6 @@ class DiTARPatchLoop:
         state.hidden_states = hidden_states
         state.position_ids = state.position_ids + 1
         return sample, self.stop_head(hidden_states)[:, 0].float()
-
-    def _blank_patch(self, state: PatchState) -> torch.Tensor:
-        """A patch of zeros in fp32 for the rows of a state: `(batch_size, patch_size, latent_dim)`."""
-        shape = (state.hidden_states.shape[0], self.config.patch_size, self.config.latent_dim)
-        return torch.zeros(shape, device=state.hidden_states.device)
 
     def _patch_step_function(self, config: DiTARGenerationConfig) -> Callable:
         if not config.compile_patch_step:
@@ -248,10 +250,10 @@ class DiTARPatchLoop:
             kept = [place for place, row in enumerate(rows) if not stopped[row] and len(drawn[row]) < most[row]]
             if not kept:
                 break
-            if len(kept) <= len(rows) // 2:
-                # fewer shapes to compile and fewer copies than compacting after every row
-                self._keep_rows(state, kept)
-                rows = [rows[place] for place in kept]
+            places = self._bucket(kept, len(rows))
+            if len(places) < len(rows):
+                self._keep_rows(state, places)
+                rows = [rows[place] for place in places]
         if streamer is not None:
             streamer.end()
         return [torch.cat(patches) for patches in drawn], stopped
@@ -278,12 +280,21 @@ class DiTARPatchLoop:
         noise = randn_tensor(shape, generator, device, torch.float32)
         return noise if len(rows) == shape[0] else noise[rows]
 
+    @staticmethod
+    def _bucket(kept: list[int], num_rows: int) -> list[int]:
+        """`kept` and as many ended places as fill a half, a quarter … of the batch: few shapes, so few compilations."""
+        size = num_rows
+        while len(kept) <= -(-size // 2) < size:
+            size = -(-size // 2)
+        ended = [place for place in range(num_rows) if place not in kept]
+        return sorted([*kept, *ended[: size - len(kept)]])
+
     def _keep_rows(self, state: PatchState, places: list[int]):
-        """Drops the rows of a state that have ended."""
+        """Drops the other rows of a state."""
         index = torch.tensor(places, device=state.hidden_states.device)
         branches = state.tokens.shape[0] // state.hidden_states.shape[0]
         state.tokens = state.tokens[: branches * len(places)].clone()
-        for name in ("hidden_states", "history", "position_ids", "attention_mask"):
+        for name in ("hidden_states", "history", "position_ids", "attention_mask", "encoder_tokens", "blank"):
             setattr(state, name, getattr(state, name)[index])
         for layer in state.past_key_values.layers:
             layer.keys, layer.values = layer.keys[index], layer.values[index]

@@ -1,7 +1,11 @@
 """Processor of DiTAR: text and voice prompts to model inputs."""
 
 import os
-from collections.abc import Mapping
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +19,8 @@ try:
     import soundfile
 except ImportError:  # only `save_audio` needs it
     soundfile = None
+
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
 class DiTARBatchFeature(BatchFeature):
@@ -164,26 +170,36 @@ class DiTARProcessor(ProcessorMixin):
 
     def save_audio(self, audio: Any, path: str | os.PathLike, sampling_rate: int | None = None):
         """
-        Writes one waveform to a file, whose name decides on the format (WAV, FLAC, OGG, MP3).
+        Writes one waveform to a file, all of it or nothing.
 
         Args:
             audio (`torch.Tensor` or `np.ndarray` of shape `(num_samples,)`):
-                The waveform, as `generate` returns it.
+                The waveform, in [-1, 1], as `generate` returns it.
             path (`str` or `os.PathLike`):
-                The file to write.
+                The file to write; its suffix (`.wav`, `.flac`, `.ogg`, `.mp3`) decides on the format.
             sampling_rate (`int`, *optional*):
                 The rate in hertz. Defaults to the model's.
 
         Raises:
-            ValueError: If `audio` is not one mono waveform.
+            ValueError: If `audio` is not one mono waveform of finite samples in [-1, 1], the suffix of `path` is
+                another, or `sampling_rate` is not a positive whole number.
+            OSError: If the file cannot be written.
             ImportError: If `soundfile` is not installed.
         """
         if soundfile is None:
             raise ImportError("Audio is written by `soundfile`, which is not installed: `pip install soundfile`.")
-        samples = audio.detach().cpu().float().numpy() if hasattr(audio, "detach") else np.asarray(audio)
-        if samples.ndim != 1:
-            raise ValueError(f"`audio` must have shape (num_samples,), got {samples.shape}. Pass one row of a batch.")
-        soundfile.write(path, samples, sampling_rate or self.feature_extractor.sampling_rate)
+        path = Path(path)
+        if path.suffix.lower() not in AUDIO_SUFFIXES:
+            raise ValueError(f"`path` must end in one of {', '.join(AUDIO_SUFFIXES)}, got {str(path)!r}.")
+        rate = self.feature_extractor.sampling_rate if sampling_rate is None else sampling_rate
+        if isinstance(rate, bool) or not isinstance(rate, Integral) or rate < 1:
+            raise ValueError(f"`sampling_rate` must be a positive whole number of hertz, got {rate!r}.")
+        samples = _checked_samples(audio)
+        try:
+            with replacing(path) as partial:
+                soundfile.write(partial, samples, int(rate))
+        except soundfile.LibsndfileError as error:
+            raise OSError(f"cannot write {str(path)!r} at {rate} Hz: {error.error_string}") from error
 
     def _text_ids(self, text: str, name: str, language: str | None, phonemize: bool | None) -> list[int]:
         if not isinstance(text, str):
@@ -225,6 +241,44 @@ class DiTARProcessor(ProcessorMixin):
                 f"`text[{index}]`{with_prompt} has {num_tokens} tokens, more than the {self.max_text_length} of"
                 " `max_text_length`. Split it into sentences and speak them one after the other."
             )
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """
+    Writes a file all or not at all, as a context manager: a failure leaves an older file as it was.
+
+    Args:
+        path (`str` or `os.PathLike`): The file to write or to replace.
+
+    Yields:
+        `Path`: Where to write instead, beside `path` and with its suffix; takes its place if all went well.
+
+    Raises:
+        OSError: If the written file cannot take the place of `path`.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
+    try:
+        yield partial
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _checked_samples(audio: Any) -> np.ndarray:
+    """The samples of one waveform in float32."""
+    samples = audio.detach().cpu().float().numpy() if hasattr(audio, "detach") else np.asarray(audio, np.float32)
+    if samples.ndim != 1 or not samples.size:
+        raise ValueError(
+            f"`audio` must have shape (num_samples,) and hold a sample, got {samples.shape}. Pass one row of a batch."
+        )
+    if not np.isfinite(samples).all():
+        raise ValueError("`audio` holds NaN or infinite samples. Look for their cause in the model that made it.")
+    peak = np.abs(samples).max()
+    if peak > 1:
+        raise ValueError(f"`audio` must lie in [-1, 1], but peaks at {peak:g}. Divide it by its peak.")
+    return samples
 
 
 def _rows_of(name: str, value: Any, is_list: bool, num_rows: int) -> list:

@@ -19,8 +19,9 @@ ALGORITHM_TYPES = ("ddim", "euler", "dpmsolver++")
 Generators = torch.Generator | list[torch.Generator]
 # Grid points whose distances to the temperature differ by no more than this are equally near to it.
 TEMPERATURE_TIE = 1e-9
-# How far a `timestep` may lie from its grid point: rounding it to float16 is forgiven, another time is not.
-TIMESTEP_TOLERANCE = 1e-3
+# How far a `timestep` may lie from its grid point: rounding it to float16 is forgiven, another time is not; nor is
+# rounding to bfloat16 where the position is known, so that the time only confirms it.
+TIMESTEP_TOLERANCE, ROUNDED_TIMESTEP_TOLERANCE = 1e-3, 4e-3
 
 
 @dataclass
@@ -319,8 +320,9 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         time = float(timestep)
         distances = [abs(point[0] - time) for point in self._points[:-1]]
         nearest = min(range(len(distances)), key=distances.__getitem__)
-        # `not <=` rather than `>` so that NaN is refused.
-        if not distances[nearest] <= TIMESTEP_TOLERANCE or expected not in (None, nearest):
+        # A known position needs no more than the nearest time, which a bfloat16 keeps; `not <=` refuses NaN as well.
+        tolerance = TIMESTEP_TOLERANCE if expected is None else ROUNDED_TIMESTEP_TOLERANCE
+        if not distances[nearest] <= tolerance or expected not in (None, nearest):
             begins = "at one of `timesteps`" if expected is None else f"at {self._points[expected][0]}"
             raise ValueError(
                 f"`timestep` is {time}, but the next step begins {begins}; pass the elements of `timesteps` in their "

@@ -21,11 +21,12 @@ class DiTARRMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(…, hidden_size)` in and out."""
         return F.rms_norm(hidden_states, self.weight.shape, self.weight.to(hidden_states.dtype), self.eps)
 
 
 class DiTARRotaryEmbedding(nn.Module):
-    """Cosines and sines of rotary angles (Su et al., 2024) for a fixed number of positions, in fp32."""
+    """Cosines and signed sines of rotary angles (Su et al., 2024) for a fixed number of positions, in fp32."""
 
     def __init__(self, config: DiTARTransformerConfig, num_positions: int):
         super().__init__()
@@ -36,7 +37,8 @@ class DiTARRotaryEmbedding(nn.Module):
         """`(2, num_positions, head_dim)`; also refills the buffer after construction on the meta device."""
         frequency = self.rope_theta ** (-torch.arange(0, self.head_dim, 2, dtype=torch.float32) / self.head_dim)
         angle = torch.arange(self.num_positions, dtype=torch.float32)[:, None] * frequency
-        return torch.stack((angle.cos(), angle.sin())).repeat(1, 1, 2)
+        # the sine of the first half is negated, so that `rotate` only has to swap halves
+        return torch.stack((torch.cat((angle.cos(),) * 2, -1), torch.cat((-angle.sin(), angle.sin()), -1)))
 
     def reset_parameters(self):
         """Refills the buffer."""
@@ -48,9 +50,9 @@ class DiTARRotaryEmbedding(nn.Module):
 
 
 def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
-    """Turns pairs of channels of `(B, heads, T, head_dim)` by their positions' angles."""
-    first, second = states.chunk(2, dim=-1)
-    return states * table[0] + torch.cat((-second, first), dim=-1) * table[1]
+    """Turns pairs of channels of `(…, T, head_dim)`, one from each half, by their positions' angles."""
+    swapped = states.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
+    return states * table[0] + swapped * table[1]
 
 
 def eager_attention_forward(
@@ -86,14 +88,15 @@ class DiTARAttention(nn.Module):
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """`(B, T, hidden_size)` in and out; `table` is that of the rotary embedding."""
         states = self.qkv_proj(hidden_states).unflatten(-1, (3, -1, self.head_dim)).permute(2, 0, 3, 1, 4)
-        query, key, value = states.unbind(0)  # (B, heads, T, head_dim) each
+        query, key = rotate(states[:2], table)  # (B, heads, T, head_dim) each
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         output, _ = attention(
             self,
-            rotate(query, table),
-            rotate(key, table),
-            value,
+            query,
+            key,
+            states[2],
             attention_mask=None,
             scaling=self.scaling,
             dropout=0.0,
@@ -114,6 +117,7 @@ class DiTARTransformerBlock(GradientCheckpointingLayer):
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
     def forward(self, hidden_states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+        """`(B, T, hidden_size)` in and out; `table` is that of the rotary embedding."""
         hidden_states = hidden_states + self.attention(self.attention_norm(hidden_states), table)
         return hidden_states + self.down_proj(F.gelu(self.up_proj(self.mlp_norm(hidden_states))))
 

@@ -40,7 +40,8 @@ class DiTARDataCollator:
         Returns:
             `dict` of `input_ids`, `attention_mask`, `labels` and `alignment_targets` (all −100 without alignments),
             each `(batch_size, sequence_length)`, with either `latents` `(batch_size, num_frames, latent_dim)` and
-            `latents_mask` or `waveforms` `(batch_size, num_samples)` and `waveforms_mask`.
+            `latents_mask` (a prompt's frames first) or `waveforms` `(batch_size, num_samples)` and `waveforms_mask`,
+            and with prompts `prompt_values` `(batch_size, num_prompt_samples)` and `prompt_mask`.
 
         Raises:
             ValueError: If an example lacks text or speech, or one of them does not fit; the message has its place in
@@ -54,14 +55,18 @@ class DiTARDataCollator:
             raise ValueError("`examples` mix latents and audio: give all of a batch in the same way.")
         kind = kinds.pop()
         width = max(len(row["input_ids"]) for row in rows)
-        return {
+        batch = {
             "input_ids": self._pad([row["input_ids"] for row in rows], self.processor.tokenizer.pad_token_id),
             "attention_mask": self._pad([torch.ones_like(row["input_ids"]) for row in rows], 0),
             "labels": self._pad([row["labels"] for row in rows], IGNORE_INDEX),
             "alignment_targets": self._pad([self._alignment(row, width) for row in rows], IGNORE_INDEX),
-            kind: pad_sequence([row["speech"] for row in rows], batch_first=True),
-            f"{kind}_mask": pad_sequence([torch.ones(len(row["speech"])) for row in rows], batch_first=True),
+            **_padded_speech(kind, f"{kind}_mask", [row["speech"] for row in rows]),
         }
+        if any(row["prompt"] is not None for row in rows):
+            nothing = torch.zeros(0)
+            prompts = [nothing if row["prompt"] is None else row["prompt"] for row in rows]
+            batch |= _padded_speech("prompt_values", "prompt_mask", prompts)
+        return batch
 
     @staticmethod
     def _pad(values: list[torch.Tensor], padding: int) -> torch.Tensor:
@@ -86,7 +91,8 @@ class DiTARDataCollator:
         if prompt_kind is not None:
             if prompt_kind != kind:
                 raise ValueError(f"`examples[{place}]` mixes latents and audio in prompt and target.")
-            speech = torch.cat((prompt, speech))
+            if kind == "latents":
+                speech, prompt = torch.cat((prompt, speech)), None
             prompt_text = [*prompt_text, *tokenizer(" ", phonemize=False, add_special_tokens=False)["input_ids"]]
             text, offset = [*prompt_text, *text], len(prompt_text)
         patches = [tokenizer.audio_patch_token_id] * (num_prompt_patches + num_patches)
@@ -110,6 +116,7 @@ class DiTARDataCollator:
         return {
             "kind": kind,
             "speech": speech,
+            "prompt": prompt,
             "input_ids": input_ids,
             "labels": labels,
             "alignment": alignment,
@@ -186,6 +193,11 @@ class DiTARDataCollator:
             known = torch.where(alignment == IGNORE_INDEX, IGNORE_INDEX, alignment + shift)
             labels[-1 - len(alignment) : -1] = known
         return labels
+
+
+def _padded_speech(name: str, mask_name: str, rows: list[torch.Tensor]) -> dict[str, torch.Tensor]:
+    mask = [torch.ones(len(row)) for row in rows]
+    return {name: pad_sequence(rows, batch_first=True), mask_name: pad_sequence(mask, batch_first=True)}
 
 
 __all__ = ["DiTARDataCollator"]
