@@ -117,3 +117,18 @@ def make_model(make_config):
         return model
 
     return make
+
+
+@pytest.fixture
+def save_tiny(make_model):
+    """Saves a tiny model with a processor around a tokenizer: `save_tiny(path, tokenizer)` returns the path."""
+    from ditar_hf import DiTARFeatureExtractor, DiTARProcessor
+
+    def save(path, tokenizer):
+        model = make_model(lm_config={"vocab_size": len(tokenizer), "max_position_embeddings": 2048})
+        model.generation_config.num_inference_steps = 2
+        model.save_pretrained(path)
+        DiTARProcessor(DiTARFeatureExtractor(), tokenizer).save_pretrained(path)
+        return path
+
+    return save

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer
+from ditar_hf import DiTARTokenizer
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -18,13 +18,10 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture
-def clone(make_model, tmp_path, monkeypatch):
+def clone(save_tiny, tmp_path, monkeypatch):
     """The current folder, with a tiny model of random weights in the place of the model that README loads."""
     tokenizer = DiTARTokenizer.from_texts({"en": ["The quick brown fox jumps over the lazy dog. Good morning!"]})
-    model = make_model(lm_config={"vocab_size": len(tokenizer)})
-    folder = tmp_path / "hub_cards" / "ditar-tiny-en"
-    model.save_pretrained(folder)
-    DiTARProcessor(DiTARFeatureExtractor(), tokenizer).save_pretrained(folder)
+    save_tiny(tmp_path / "hub_cards" / "ditar-tiny-en", tokenizer)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

@@ -26,20 +26,12 @@ class SpokenSentences(Dataset):
     Batches of examples of about one length, drawn by index: `{"batch": [example, …]}`.
 
     Some examples are two clips of one speaker in a row, so that the model learns to go on in a voice that it hears.
-    Of `prompted` sources all are, and the first clip is not learnt: nothing starts in their voices by itself.
     """
 
-    def __init__(
-        self,
-        rows,
-        shares: dict[str, float],
-        num_batches: int,
-        batch_patches: int,
-        pairs: float,
-        prompted: list[str],
-        seed: int,
-    ):
-        self.rows, self.num_batches, self.batch_patches, self.seed = rows, num_batches, batch_patches, seed
+    def __init__(self, rows, shares: dict[str, float], space_id: int, options: argparse.Namespace):
+        self.rows, self.space_id = rows, space_id
+        self.num_batches, self.batch_patches = options.max_steps, options.batch_patches
+        self.pairs, self.seed = options.pairs, options.seed
         self.speakers, self.weights = {}, []
         lengths = rows["length"]
         for index, speaker in enumerate(rows["speaker"]):
@@ -52,20 +44,15 @@ class SpokenSentences(Dataset):
             size = sum(len(v) for s, v in self.speakers.items() if sources[s] == sources[speaker])
             self.weights.append(shares.get(sources[speaker], 0.0) * len(indices) / size)
         self.names = list(self.speakers)
-        self.pairs, self.prompted = pairs, {s for s in self.speakers if sources[s] in prompted}
 
     def __len__(self) -> int:
         return self.num_batches
 
     def draw(self, rng: random.Random, quantile: float) -> dict:
         """One example at about a quantile of the lengths of its speaker."""
-        speaker = rng.choices(self.names, self.weights)[0]
-        indices = self.speakers[speaker]
+        indices = self.speakers[rng.choices(self.names, self.weights)[0]]
         place = int((quantile + rng.uniform(-0.05, 0.05)) * len(indices))
         example = self.rows[indices[min(len(indices) - 1, max(0, place))]]
-        if speaker in self.prompted:
-            prompt = self.rows[rng.choice(indices)]
-            return {**example, "prompt_input_ids": prompt["input_ids"], "prompt_latents": prompt["latents"]}
         if rng.random() < self.pairs:
             return joined(self.rows[rng.choice(indices)], example, self.space_id)
         return example
@@ -137,15 +124,12 @@ def main():
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--shares", nargs="+", default=["flite=0.8", "kathleen=0.2"], metavar="SPEAKER_PREFIX=SHARE")
-    parser.add_argument(
-        "--prompted", nargs="*", default=["kathleen"], help="sources whose clips are only learnt behind another one of their speaker"
-    )
+    parser.add_argument("--shares", nargs="+", default=["flite=1"], metavar="SPEAKER_PREFIX=SHARE")
     parser.add_argument("--start-from", type=Path, help="folder of a model of this recipe to go on from")
     parser.add_argument("--history-noise-std", type=float, default=0.2, help="noise on the latents that are fed back")
-    parser.add_argument("--num-noise-samples", type=int, default=4, help="draws of time and noise for each patch")
-    parser.add_argument("--max-steps", type=int, default=8000)
-    parser.add_argument("--batch-patches", type=int, default=360)
+    parser.add_argument("--num-noise-samples", type=int, default=3, help="draws of time and noise for each patch")
+    parser.add_argument("--max-steps", type=int, default=7500)
+    parser.add_argument("--batch-patches", type=int, default=352)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--pairs", type=float, default=0.25, help="share of examples that are two clips in a row")
     parser.add_argument("--ema-decay", type=float, default=0.999)
@@ -175,10 +159,7 @@ def main():
         model.locdit.transformer.compile(dynamic=True)
         model.model.patch_encoder.transformer.compile(dynamic=True)
     shares = {item.rpartition("=")[0]: float(item.rpartition("=")[2]) for item in options.shares}
-    sentences = SpokenSentences(
-        rows, shares, options.max_steps, options.batch_patches, options.pairs, options.prompted, options.seed
-    )
-    sentences.space_id = processor.tokenizer.convert_tokens_to_ids(" ")
+    sentences = SpokenSentences(rows, shares, processor.tokenizer.convert_tokens_to_ids(" "), options)
     log, average = LossLog(), AveragedWeights(model, options.ema_decay)
     model.register_forward_hook(log.hook)
     arguments = TrainingArguments(

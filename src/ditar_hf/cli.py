@@ -141,15 +141,18 @@ def speak(
         target_device = _find_device(device)
         name = _find_model(model)
         processor = _load_processor(name)
-        inputs = processor(text, **prompt, **_given(language=language)).to(target_device)
+        preprocess_params = {**prompt, **_given(language=language)}
+        inputs = processor(text, **preprocess_params)
         speaker = _load_model(name).to(target_device)
 
     seed = secrets.randbits(32) if seed is None else seed
     settings = _given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
-    waveform, reached_limit, seconds = _synthesize(speaker, inputs, seed, settings)
-    sampling_rate = speaker.config.sampling_rate
+    bar = PatchProgress(_most_patches(speaker, inputs, settings))
+    start = time.perf_counter()
+    waveform, sampling_rate = _synthesize(speaker, processor, text, preprocess_params, settings, seed, bar)
+    seconds = time.perf_counter() - start
     length = len(waveform) / sampling_rate
-    if reached_limit:
+    if bar.num_patches == bar.most_patches:
         _note(f"the speech ran into its limit of {length:.2f} s and may be cut off or wrong; try another --seed")
 
     with _exits_with_2(OSError):
@@ -188,6 +191,7 @@ class PatchProgress:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("speaking", total=most_patches)
+        self.num_patches, self.most_patches = 0, most_patches
 
     def __enter__(self) -> "PatchProgress":
         self._progress.start()
@@ -198,6 +202,7 @@ class PatchProgress:
 
     def put(self, value: Any) -> None:
         """Counts a patch; its latents, which `generate` passes as `value`, are not looked at."""
+        self.num_patches += 1
         self._progress.advance(self._task)
 
     def end(self) -> None:
@@ -345,23 +350,35 @@ def _errors_only(logger_name: str) -> Iterator[None]:
 
 
 def _synthesize(
-    speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tensor"], seed: int, settings: dict[str, Any]
-) -> tuple["np.ndarray", bool, float]:
-    """The waveform of shape `(num_samples,)`, whether it ran into its limit, and the seconds it took."""
+    speaker: "DiTARForTextToSpeech",
+    processor: "DiTARProcessor",
+    text: str,
+    preprocess_params: dict[str, Any],
+    settings: dict[str, Any],
+    seed: int,
+    bar: PatchProgress,
+) -> tuple["np.ndarray", int]:
+    """The waveform of shape `(num_samples,)` from transformers' own pipeline, and its sampling rate."""
     import numpy as np
     import torch
+    from transformers import pipeline
 
+    pipe = pipeline(
+        "text-to-speech", model=speaker, tokenizer=processor.tokenizer, processor=processor, device=speaker.device
+    )
     # On the CPU whatever the device is, so that a seed gives the same noise on each.
     generator = torch.Generator().manual_seed(seed)
-    start = time.perf_counter()
     # Our note about the limit stands in for the library's warning, which names settings that are no options here.
-    with PatchProgress(_most_patches(speaker, inputs, settings)) as bar, _errors_only(LIMIT_LOGGER):
-        output = speaker.generate(**inputs, **settings, generator=generator, streamer=bar)
-    waveform = output.audio[0].cpu().numpy()
-    seconds = time.perf_counter() - start
+    with bar, _errors_only(LIMIT_LOGGER):
+        output = pipe(
+            text,
+            preprocess_params=preprocess_params,
+            generate_kwargs={**settings, "generator": generator, "streamer": bar},
+        )
+    waveform = np.atleast_1d(output["audio"])
     if waveform.size == 0 or not np.isfinite(waveform).all():
         raise RuntimeError(f"the model made {waveform.size} samples, not all of them finite")
-    return waveform, bool(output.reached_limit[0]), seconds
+    return waveform, output["sampling_rate"]
 
 
 def _most_patches(speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tensor"], settings: dict[str, Any]) -> int:

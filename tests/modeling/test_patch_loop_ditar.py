@@ -357,7 +357,9 @@ def test_rows_that_end_leave_the_others_alone(make_model, monkeypatch, rows_apar
     expected, lengths, threshold = rows_apart(model, guidance_scale)
     locdit_rows, encoder_rows, streamer = [], [], Streamer()
     model.locdit.transformer.register_forward_pre_hook(lambda _, inputs: locdit_rows.append(len(inputs[0])))
-    model.model.patch_encoder.register_forward_pre_hook(lambda _, inputs: encoder_rows.append(len(inputs[0])))
+    model.model.patch_encoder.transformer.register_forward_pre_hook(
+        lambda _, inputs: encoder_rows.append(len(inputs[0]))
+    )
     monkeypatch.setattr(model, "_draw_patches", functools.partial(model._draw_patches, delay=delay))
     output = speak(
         model,
@@ -413,7 +415,7 @@ def test_work_for_one_patch(make_model, guidance_scale):
     calls = {"locdit": [], "lm": [], "encoder": [], "time": []}
     for name, module in {
         "locdit": model.locdit.transformer,
-        "encoder": model.model.patch_encoder,
+        "encoder": model.model.patch_encoder.transformer,
         "time": model.locdit.time_embedding,
     }.items():
         module.register_forward_pre_hook(lambda _, inputs, name=name: calls[name].append(len(inputs[0])))
@@ -493,7 +495,8 @@ def test_what_runs_in_each_solver_step_concatenates_nothing(make_model):
         (8, [1, 5, 6, 7], [1, 5, 6, 7]),
         (8, [2, 5, 6], [0, 2, 5, 6]),
         (8, [6], [6]),
-        (5, [1, 4], [0, 1, 4]),
+        (5, [1, 2, 4], [1, 2, 4]),
+        (5, [1, 4], [1, 4]),
         (1, [0], [0]),
     ],
 )

@@ -17,7 +17,10 @@ def test_patches_are_the_frames_in_order(make_config):
     assert frame_mask.all() and patch_mask.all() and patch_mask.dtype == torch.bool
     mask = torch.tensor([[1] * 12, [1] * 4 + [0] * 8])
     _, frame_mask, patch_mask = split_into_patches(latents, mask, config)
-    assert torch.equal(frame_mask.flatten(1), mask.float()) and patch_mask.tolist() == [[True] * 3, [True, False, False]]
+    assert torch.equal(frame_mask.flatten(1), mask.float()) and patch_mask.tolist() == [
+        [True] * 3,
+        [True, False, False],
+    ]
 
 
 @pytest.mark.parametrize("shape", [(2, 11, 8), (2, 12, 7), (12, 8)])

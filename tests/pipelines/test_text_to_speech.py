@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import GenerationConfig, TextToAudioPipeline, pipeline
 
-from ditar_hf import DiTARFeatureExtractor, DiTARForTextToSpeech, DiTARProcessor, DiTARScheduler, DiTARTokenizer
+from ditar_hf import DiTARForTextToSpeech, DiTARProcessor, DiTARScheduler, DiTARTokenizer
 
 TEXTS = ["The quick brown fox.", "Hello!", "Who jumps over the lazy dog, please?"]
 RATE, PATCH_LENGTH = 24_000, 2400
@@ -29,15 +29,11 @@ def known() -> dict:
 
 
 @pytest.fixture
-def folder(make_model, tmp_path_factory, known):
+def folder(save_tiny, tmp_path_factory, known):
     """A tiny model and its processor, saved together; made once, since no test changes it."""
     if not known:
         tokenizer = DiTARTokenizer.from_texts({"en": TEXTS, "de": ["Guten Tag!"]})
-        model = make_model(lm_config={"vocab_size": len(tokenizer), "max_position_embeddings": 2048})
-        model.generation_config.num_inference_steps = 2
-        known["path"] = tmp_path_factory.mktemp("tiny")
-        model.save_pretrained(known["path"])
-        DiTARProcessor(DiTARFeatureExtractor(), tokenizer).save_pretrained(known["path"])
+        known["path"] = save_tiny(tmp_path_factory.mktemp("tiny"), tokenizer)
     return known["path"]
 
 

@@ -152,11 +152,13 @@ def test_the_encoder_never_hears_a_target_in_its_prompt(model, collator):
         handle.remove()
         model.config.sample_latents = False
         model.eval()
-    expected = model.encode_prompts(**{
-        name: value
-        for name, value in collator.processor(TEXTS[0], **prompt).items()
-        if name in ("prompt_values", "prompt_mask")
-    })[0]
+    expected = model.encode_prompts(
+        **{
+            name: value
+            for name, value in collator.processor(TEXTS[0], **prompt).items()
+            if name in ("prompt_values", "prompt_mask")
+        }
+    )[0]
     torch.testing.assert_close(seen[0][:5].flatten(0, 1), expected, atol=1e-5, rtol=0)
     assert len(seen[0]) == 5 + 3 + 2
 

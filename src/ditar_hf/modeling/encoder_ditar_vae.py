@@ -130,6 +130,7 @@ class ResidualUnit(nn.Module):
         self.pointwise = nn.Conv1d(hidden_size, hidden_size, 1)
 
     def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+        """`(B, C, T)` in and out; `mask` is `(B, T)`."""
         residual = hidden_states
         hidden_states = self.dilated(apply_mask(F.elu(hidden_states), mask))
         return residual + self.pointwise(F.elu(hidden_states))

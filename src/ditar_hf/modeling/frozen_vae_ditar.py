@@ -55,7 +55,9 @@ class FrozenVAEMixin:
             posterior = self.vae.encode(waveforms.float(), waveforms_mask)
         return posterior.sample(generator) if sample else posterior.mode(), posterior.mask
 
-    def encode_prompts(self, prompt_values: torch.Tensor, prompt_mask: torch.Tensor | None = None) -> list[torch.Tensor]:
+    def encode_prompts(
+        self, prompt_values: torch.Tensor, prompt_mask: torch.Tensor | None = None
+    ) -> list[torch.Tensor]:
         """
         Latents of voice prompts, each as if it were alone: what follows a prompt is never encoded with it.
 

@@ -240,10 +240,6 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         if values is not None and latents is not None:
             raise ValueError("`prompt_values` and `prompt_latents` are both given: pass the one that you have.")
         size, latent_dim = self.config.patch_size, self.config.latent_dim
-        if values is not None and (values.ndim != 2 or (mask is not None and mask.shape != values.shape)):
-            raise ValueError(
-                f"`prompt_values` {list(values.shape)} must be (batch_size, num_samples), and `prompt_mask` the same."
-            )
         if latents is not None and (
             latents.ndim != 3
             or latents.shape[2] != latent_dim
@@ -255,17 +251,7 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             )
         frames = [input_ids.new_zeros((0, latent_dim), dtype=torch.float32)] * len(input_ids)
         if values is not None:
-            mask = torch.ones_like(values) if mask is None else mask
-            rows = [row[keep.bool()].float() for row, keep in zip(values, mask, strict=True)]
-            if any(len(row) % self.config.patch_length for row in rows):
-                raise ValueError(
-                    f"`prompt_values` must hold a multiple of {self.config.patch_length} samples a row: trim them."
-                )
-            if any(len(row) for row in rows):
-                # an empty row is encoded as one patch of zeros, which is cut off below
-                kept = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-                encoded, _ = self.encode_waveforms(pad_sequence(rows, batch_first=True), kept)
-                frames = [x[: len(row) // self.vae.config.hop_length] for x, row in zip(encoded, rows, strict=True)]
+            frames = self.encode_prompts(values, mask)
         elif latents is not None:
             keep = torch.ones_like(latents[..., 0]) if latents_mask is None else latents_mask
             frames = [row[kept.bool()].float() for row, kept in zip(latents, keep, strict=True)]

@@ -49,7 +49,8 @@ class PaddedConv1d(nn.Conv1d):
         self.pad = (padding - right, right)
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return super().forward(F.pad(hidden_states, self.pad))  # (B, C, T) -> (B, C', T / stride)
+        """`(B, C, T)` to `(B, C', T / stride)`."""
+        return super().forward(F.pad(hidden_states, self.pad))
 
 
 class UpsamplingConv1d(nn.ConvTranspose1d):
@@ -60,6 +61,7 @@ class UpsamplingConv1d(nn.ConvTranspose1d):
         self.trim = 0 if causal else stride // 2
 
     def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """`(B, C, T)` to `(B, C', T * stride)`."""
         length = hidden_states.shape[-1] * self.stride[0]
         return super().forward(hidden_states)[..., self.trim : self.trim + length]
 

@@ -64,10 +64,12 @@ def path_at(timesteps: torch.Tensor, original_samples: torch.Tensor, noise: torc
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
+    """The type that schedules are computed in for samples of `dtype`."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def check_floating(name: str, tensor: torch.Tensor) -> None:
+    """Refuse a `tensor` that is not of a floating type."""
     if not tensor.is_floating_point():
         raise ValueError(f"`{name}` has type {tensor.dtype}; pass a floating type, such as torch.float32.")
 
