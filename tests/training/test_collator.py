@@ -137,7 +137,7 @@ def test_training_reads_what_generation_reads(collator):
 
 
 def test_the_encoder_never_hears_a_target_in_its_prompt(model, collator):
-    """The model's frames of a prompt are those that `generate` encodes, whatever follows, and means in training too."""
+    """The model's frames of a prompt are those that `generate` encodes, whatever follows, and means always."""
     prompt = {"prompt_text": TEXTS[1], "prompt_audio": audio(5 * PATCH_LENGTH + 900)}
     examples = [
         {"text": TEXTS[0], "audio": audio(3 * PATCH_LENGTH), **prompt},

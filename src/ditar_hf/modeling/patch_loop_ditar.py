@@ -282,7 +282,7 @@ class DiTARPatchLoop:
 
     @staticmethod
     def _bucket(kept: list[int], num_rows: int) -> list[int]:
-        """`kept` and as many ended places as fill a half, a quarter … of the batch: few shapes, so few compilations."""
+        """`kept` and as many ended places as fill a half, a quarter … of the batch: few shapes to compile for."""
         size = num_rows
         while len(kept) <= -(-size // 2) < size:
             size = -(-size // 2)
