@@ -658,6 +658,12 @@ class TestFromVae:
             vae.encoder.output_proj.weight.zero_()
         assert model.vae.encoder.output_proj.weight.any()
 
+    def test_a_file_does_not_tell_where_the_weights_lay(self, make_vae_config, make_config, tmp_path):
+        DiTARVAE(make_vae_config()).save_pretrained(tmp_path / "vae")
+        vae = DiTARVAE.from_pretrained(tmp_path / "vae")
+        DiTARForTextToSpeech.from_vae(vae, make_config()).save_pretrained(tmp_path / "whole")
+        assert str(tmp_path) not in (tmp_path / "whole" / "config.json").read_text()
+
     def test_it_is_frozen_there_and_not_here(self, make_vae_config, make_config):
         vae = self.vae(make_vae_config).train()
         model = DiTARForTextToSpeech.from_vae(vae, make_config()).train()

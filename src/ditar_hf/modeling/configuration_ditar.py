@@ -301,10 +301,10 @@ class DiTARConfig(StrictConfig):
 
         def own(values: dict[str, Any]) -> dict[str, Any]:
             kept = {key: value for key, value in values.items() if key not in common or value != common[key]}
+            kept.pop("_name_or_path", None)  # where it was loaded from
             return {key: own(value) if key in self.sub_configs else value for key, value in kept.items()}
 
         values = own(self.to_dict())
-        values.pop("_name_or_path", None)  # where this one was loaded from
         self.dict_dtype_to_str(values)
         return values
 
