@@ -159,7 +159,7 @@ def test_clips_are_learnt_by_heart(make_vae_config, processor, tmp_path):
         latent_dim=8,
         num_noise_samples=4,
         timestep_distribution="logit_normal",
-        history_noise_std=0.03,
+        history_noise_std=0.1,
     )
     model = DiTARForTextToSpeech.from_vae(vae, config)
     latents, mask = model.encode_waveforms(batch["waveforms"], batch["waveforms_mask"])
