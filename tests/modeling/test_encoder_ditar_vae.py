@@ -103,3 +103,15 @@ class TestCausality:
     @pytest.mark.parametrize("kind", ["mel", "conv"])
     def test_others_see_the_future(self, make_encoder, kind):
         assert first_changed_frame(make_encoder(kind), 6 * HOP + 80) < 6
+
+
+@pytest.mark.parametrize(("window", "hop"), [(240, 60), (512, 128), (1200, 300), (300, 150)])
+def test_magnitudes_are_those_of_torchs_transform(window, hop):
+    spectrogram = LogMelSpectrogram(24000, window, hop, 20)
+    waveforms = torch.randn(2, 20 * hop)
+    padding = spectrogram.num_fft - hop
+    padded = torch.nn.functional.pad(waveforms, (padding // 2, padding - padding // 2))
+    expected = torch.stft(
+        padded, spectrogram.num_fft, hop, window, torch.hann_window(window), center=False, return_complex=True
+    ).abs()
+    torch.testing.assert_close(spectrogram.magnitudes(waveforms), expected.transpose(1, 2), atol=1e-4, rtol=1e-4)

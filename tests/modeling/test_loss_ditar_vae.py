@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ditar_hf.modeling.loss_ditar_vae import ReconstructionLoss, kl_divergence, masked_mean
+from ditar_hf.modeling.loss_ditar_vae import ReconstructionLoss, kl_divergence, limit_bandwidth, masked_mean
 
 
 @pytest.fixture(scope="module")
@@ -61,3 +61,25 @@ class TestDivergence:
         mean, logvar = torch.randn(1, 5, 3), torch.randn(1, 5, 3)
         mask = torch.tensor([[1, 1, 1, 0, 0]])
         torch.testing.assert_close(kl_divergence(mean, logvar, mask), kl_divergence(mean[:, :3], logvar[:, :3]))
+
+
+def test_a_batch_has_the_mean_loss_of_its_rows():
+    loss = ReconstructionLoss(24000)
+    ours, theirs = torch.randn(2, 2, 4800)
+    theirs = theirs * torch.tensor([[1.0], [0.05]])
+    rows = [torch.stack(loss(ours[i : i + 1], theirs[i : i + 1])) for i in (0, 1)]
+    torch.testing.assert_close(torch.stack(loss(ours, theirs)), torch.stack(rows).mean(0))
+
+
+def test_limited_bandwidth_keeps_what_is_below_and_nothing_above():
+    time = torch.arange(2400) / 24000
+    low, high = (torch.sin(2 * torch.pi * frequency * time).expand(2, -1) for frequency in (1000, 9000))
+    limited = limit_bandwidth(low + high, torch.tensor([8000.0, 12000.0]), 24000)
+    torch.testing.assert_close(limited[0], low[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(limited[1], low[1] + high[1], atol=1e-4, rtol=0)
+
+
+def test_gradients_are_finite_in_silence():
+    waveforms = torch.zeros(1, 4800, requires_grad=True)
+    sum(ReconstructionLoss(24000)(waveforms, torch.zeros(1, 4800))).backward()
+    assert torch.isfinite(waveforms.grad).all()

@@ -5,6 +5,7 @@ import torch
 from transformers import AutoModel, Trainer, TrainingArguments
 
 from ditar_hf import DiTARVAE
+from ditar_hf.modeling.loss_ditar_vae import limit_bandwidth
 from ditar_hf.modeling.modeling_ditar_vae import DiTARVAEOutput, DiTARVAEPosterior
 
 HOP = 600
@@ -284,3 +285,15 @@ def test_casts_keep_the_statistics(make_vae_config):
         assert torch.equal(vae.latent_mean, mean) and torch.equal(vae.latent_std, std)
     assert list(vae.state_dict()) == names
     assert {p.device.type for p in (*vae.to("meta").parameters(), *vae.buffers())} == {"meta"}
+
+
+def test_what_lies_above_the_bandwidth_is_no_error(make_vae_config):
+    vae = DiTARVAE(make_vae_config()).eval()
+    waveforms = torch.randn(2, 4800) * 0.1
+    narrow = limit_bandwidth(waveforms, torch.tensor([8000.0, 8000.0]), 24000)
+    bandwidths = torch.tensor([8000.0, 8000.0])
+    outputs = [vae(narrow, target_waveforms=target, bandwidths=bandwidths) for target in (narrow, waveforms)]
+    torch.testing.assert_close(outputs[0].loss, outputs[1].loss)
+    assert vae(narrow, target_waveforms=waveforms).loss > outputs[1].loss + 0.1
+    full = vae(narrow, target_waveforms=waveforms, bandwidths=torch.tensor([12000.0, 12000.0])).loss
+    torch.testing.assert_close(full, vae(narrow, target_waveforms=waveforms).loss)

@@ -159,7 +159,8 @@ class DiTARVAEConfig(StrictConfig):
         decoder_causal (`bool`, *optional*, defaults to `False`):
             Whether the decoder sees no latent frame beyond `decoder_lookahead_frames`, so that it can be streamed.
         decoder_lookahead_frames (`int`, *optional*, defaults to 0):
-            Future latent frames that a causal decoder sees; `lookahead_seconds` adds the transform's overlap.
+            Future latent frames that a causal decoder sees; for `"istft"`, `lookahead_seconds` adds the overlap of
+            windows.
         kernel_size (`int`, *optional*, defaults to 7):
             Kernel size of depthwise and of first convolutions, an odd number.
         mlp_ratio (`float`, *optional*, defaults to 3.0):
@@ -213,11 +214,16 @@ class DiTARVAEConfig(StrictConfig):
 
     @property
     def lookahead_seconds(self) -> float | None:
-        """Seconds of future latents that one output sample depends on; `None` if the decoder is not causal."""
+        """
+        Seconds of future latents that one output sample depends on, which is how far samples lag behind latents in a
+        decode in pieces; `None` if the decoder is not causal.
+        """
         if not self.decoder_causal:
             return None
+        # that a sample needs the whole frame in which it lies is no look-ahead
         samples = self.decoder_lookahead_frames * self.hop_length
         if self.decoder_type == "istft":
+            # a window begins before its hop
             samples += (self.istft_window_length - self.decoder_strides[-1]) // 2
         return samples / self.sampling_rate
 

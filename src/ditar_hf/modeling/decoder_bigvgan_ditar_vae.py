@@ -8,6 +8,7 @@ from transformers import initialization as init
 
 from .configuration_ditar_vae import DiTARVAEConfig
 from .layers_ditar_vae import PaddedConv1d, UpsamplingConv1d, apply_mask, upsample_mask
+from .streaming_ditar_vae import DiTARVAEDecodeState
 
 FILTER_LENGTH = 12
 
@@ -44,8 +45,17 @@ class AntiAliasedSnake(nn.Module):
         init.zeros_(self.log_beta)
         init.copy_(self.filter, lowpass_filter())
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        state: DiTARVAEDecodeState | None = None,
+    ) -> torch.Tensor:
         """`(B, C, T)` in and out, zeros where `mask` `(B, T)` is 0."""
+        if state is not None:
+            # both filters together reach this many steps back
+            context = FILTER_LENGTH - 2
+            return self.forward(state.extend(self, hidden_states, context, zeros=context))[..., context:]
         channels, length = hidden_states.shape[1:]
         hidden_states = apply_mask(hidden_states, mask)
         taps = self.filter.to(hidden_states.dtype).expand(channels, 1, -1)
@@ -74,12 +84,18 @@ class BigVGANBlock(nn.Module):
         )
         self.activations = nn.ModuleList(AntiAliasedSnake(hidden_size, causal) for _ in range(2 * len(self.dilations)))
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        state: DiTARVAEDecodeState | None = None,
+    ) -> torch.Tensor:
         """`(B, C, T)` in and out, with mask `(B, T)`."""
         for index, (dilated, plain) in enumerate(zip(self.dilated, self.plain, strict=True)):
             first, second = self.activations[2 * index : 2 * index + 2]
             residual = hidden_states
-            hidden_states = residual + plain(second(dilated(first(hidden_states, mask)), mask))
+            hidden_states = dilated(first(hidden_states, mask, state), state)
+            hidden_states = residual + plain(second(hidden_states, mask, state), state)
         return hidden_states
 
 
@@ -110,12 +126,21 @@ class BigVGANDecoder(nn.Module):
         self.output_activation = AntiAliasedSnake(sizes[-1], causal)
         self.output_conv = PaddedConv1d(sizes[-1], 1, config.kernel_size, lookahead=0 if causal else None)
 
-    def forward(self, latents: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        latents: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        state: DiTARVAEDecodeState | None = None,
+    ) -> torch.Tensor:
         """`(B, T, latent_dim)` with frame mask `(B, T)` to samples `(B, T * hop_length)`."""
-        hidden_states = self.input_conv(apply_mask(latents.transpose(1, 2), mask))  # (B, C, T)
-        for stride, upsample, stage in zip([1, *self.strides], self.upsample, self.stages, strict=True):
-            hidden_states = upsample(apply_mask(hidden_states, mask))  # (B, C', T * stride)
-            mask = upsample_mask(mask, stride)
+        hidden_states = self.input_conv(apply_mask(latents.transpose(1, 2), mask), state)  # (B, C, T)
+        for index, stage in enumerate(self.stages):
+            hidden_states = apply_mask(hidden_states, mask)
+            # the first stage is at the rate of the latents
+            if index:
+                hidden_states = self.upsample[index](hidden_states, state)  # (B, C', T * stride)
+                mask = upsample_mask(mask, self.strides[index - 1])
             for blocks in stage:
-                hidden_states = sum(block(hidden_states, mask) for block in blocks) / len(blocks)
-        return self.output_conv(self.output_activation(hidden_states, mask))[:, 0].clamp(-1.0, 1.0)
+                hidden_states = sum(block(hidden_states, mask, state) for block in blocks) / len(blocks)
+        hidden_states = self.output_activation(hidden_states, mask, state)
+        return self.output_conv(hidden_states, state)[:, 0].clamp(-1.0, 1.0)

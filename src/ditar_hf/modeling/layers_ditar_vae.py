@@ -1,7 +1,8 @@
 """Layers shared by the encoders and decoders of the speech tokenizer.
 
 Shapes: B batch, C channels, T time steps. Masks are `(B, T)`, 1 for a real step; every layer that mixes time steps
-reads zeros beyond the end of a row, so that a row in a batch equals the row alone.
+reads zeros beyond the end of a row, so that a row in a batch equals the row alone. With the `state` of a decode in
+pieces, a layer takes the next piece of its input, perhaps of no steps, and gives the next piece of its output.
 """
 
 from collections.abc import Callable
@@ -10,6 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 from transformers import initialization as init
+
+from .streaming_ditar_vae import DiTARVAEDecodeState
 
 
 def keeping_dtype(fn: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -48,9 +51,18 @@ class PaddedConv1d(nn.Conv1d):
         right = padding // 2 if lookahead is None else lookahead
         self.pad = (padding - right, right)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """`(B, C, T)` to `(B, C', T / stride)`."""
-        return super().forward(F.pad(hidden_states, self.pad))
+    def forward(self, hidden_states: torch.Tensor, state: DiTARVAEDecodeState | None = None) -> torch.Tensor:
+        """`(B, C, T)` to `(B, C', T / stride)`; with a `state`, for stride 1, to the steps whose future is known."""
+        if state is None:
+            return super().forward(F.pad(hidden_states, self.pad))
+        left, right = self.pad
+        hidden_states = state.extend(self, hidden_states, context=left + right, zeros=left)
+        if state.is_last:
+            hidden_states = F.pad(hidden_states, (0, right))
+        # a convolution refuses to have no output
+        if hidden_states.shape[-1] <= left + right:
+            return hidden_states.new_zeros(hidden_states.shape[0], self.out_channels, 0)
+        return super().forward(hidden_states)
 
 
 class UpsamplingConv1d(nn.ConvTranspose1d):
@@ -60,8 +72,10 @@ class UpsamplingConv1d(nn.ConvTranspose1d):
         super().__init__(in_channels, out_channels, 2 * stride, stride)
         self.trim = 0 if causal else stride // 2
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
+    def forward(self, hidden_states: torch.Tensor, state: DiTARVAEDecodeState | None = None) -> torch.Tensor:
         """`(B, C, T)` to `(B, C', T * stride)`."""
+        if state is not None:
+            return self.forward(state.extend(self, hidden_states, context=1, zeros=1))[..., self.stride[0] :]
         length = hidden_states.shape[-1] * self.stride[0]
         return super().forward(hidden_states)[..., self.trim : self.trim + length]
 
@@ -84,13 +98,18 @@ class ConvNeXtBlock(nn.Module):
         """Gives the raw parameter its initial value, also after construction on the meta device."""
         init.constant_(self.layer_scale, self.layer_scale_init)
 
-    def forward(self, hidden_states: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        mask: torch.Tensor | None = None,
+        state: DiTARVAEDecodeState | None = None,
+    ) -> torch.Tensor:
         """`(B, T, C)` in and out; `mask` is `(B, T)`."""
         residual = hidden_states
         if mask is not None:
             hidden_states = hidden_states * mask[..., None].to(hidden_states.dtype)
         # contiguous: a depthwise convolution over a transposed view is several times slower on a CPU
-        hidden_states = self.depthwise(hidden_states.transpose(1, 2).contiguous()).transpose(1, 2).contiguous()
+        hidden_states = self.depthwise(hidden_states.transpose(1, 2).contiguous(), state).transpose(1, 2).contiguous()
         hidden_states = self.down_proj(F.gelu(self.up_proj(self.norm(hidden_states))))
         return residual + self.layer_scale * hidden_states
 

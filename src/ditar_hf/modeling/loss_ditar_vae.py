@@ -55,11 +55,30 @@ class ReconstructionLoss(nn.Module):
             mel_loss = mel_loss + masked_mean(
                 (spectrogram.log_mel(ours) - spectrogram.log_mel(theirs)).abs(), frame_mask
             )
-            distance = (ours - theirs).norm() / theirs.norm().clamp_min(1e-3)
+            # of each row, so that a batch is the mean of its rows however it is split
+            norm = torch.linalg.matrix_norm
+            distance = (norm(ours - theirs) / norm(theirs).clamp_min(1e-3)).mean()
             floor = spectrogram.floor
             log_distance = (ours.clamp_min(floor).log() - theirs.clamp_min(floor).log()).abs()
             stft_loss = stft_loss + distance + masked_mean(log_distance, frame_mask)
         return mel_loss / len(self.spectrograms), stft_loss / len(self.spectrograms)
+
+
+def limit_bandwidth(waveforms: torch.Tensor, bandwidths: torch.Tensor, sampling_rate: int) -> torch.Tensor:
+    """
+    Takes off all that lies above a frequency, which differs from row to row.
+
+    Args:
+        waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`): Float32 samples.
+        bandwidths (`torch.Tensor` of shape `(batch_size,)`): Highest frequency kept, in Hz.
+        sampling_rate (`int`): Samples a second.
+
+    Returns:
+        `torch.Tensor` of shape `(batch_size, num_samples)`.
+    """
+    spectrum = torch.fft.rfft(waveforms)  # (B, S / 2 + 1)
+    frequencies = torch.fft.rfftfreq(waveforms.shape[1], 1 / sampling_rate, device=waveforms.device)
+    return torch.fft.irfft(spectrum * (frequencies <= bandwidths[:, None]), n=waveforms.shape[1])
 
 
 def kl_divergence(mean: torch.Tensor, logvar: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:

@@ -17,7 +17,8 @@ from .decoder_istft_ditar_vae import ISTFTDecoder
 from .encoder_ditar_vae import LogMelSpectrogram, MelEncoder, WaveformEncoder
 from .layers_ditar_vae import ConvNeXtBlock, downsample_mask, keeping_dtype, upsample_mask
 from .loading_ditar import CompleteWeightsMixin
-from .loss_ditar_vae import ReconstructionLoss, kl_divergence
+from .loss_ditar_vae import ReconstructionLoss, kl_divergence, limit_bandwidth
+from .streaming_ditar_vae import DiTARVAEDecodeState
 
 
 @dataclass
@@ -180,36 +181,75 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
             downsample_mask(waveforms_mask, self.config.hop_length),
         )
 
-    def decode(self, latents: torch.Tensor, latents_mask: torch.Tensor | None = None) -> torch.Tensor:
+    def new_decode_state(self, batch_size: int = 1) -> DiTARVAEDecodeState:
         """
-        Waveforms of normalised latents.
+        State of a `decode` in pieces.
+
+        Args:
+            batch_size (`int`, *optional*, defaults to 1): Rows that are decoded together and end together.
+
+        Returns:
+            [`DiTARVAEDecodeState`] before its first piece.
+
+        Raises:
+            ValueError: If the decoder is not causal, or `batch_size` not positive.
+        """
+        return DiTARVAEDecodeState(self.config, batch_size)
+
+    def decode(
+        self,
+        latents: torch.Tensor,
+        latents_mask: torch.Tensor | None = None,
+        state: DiTARVAEDecodeState | None = None,
+        is_last: bool = False,
+    ) -> torch.Tensor:
+        """
+        Waveforms of normalised latents, of all at once or, with a `state`, of the next piece.
+
+        The pieces of waveform add up to the waveform of all latents at once. They come as early as they can: after a
+        number of frames, all samples of these frames but the last `config.lookahead_seconds` are there.
 
         Args:
             latents (`torch.Tensor` of shape `(batch_size, num_frames, latent_dim)`): As `encode` gives them.
             latents_mask (`torch.Tensor` of shape `(batch_size, num_frames)`, *optional*):
-                1 for real frames, padding on the right.
+                1 for real frames, padding on the right; not with a `state`.
+            state ([`DiTARVAEDecodeState`], *optional*):
+                From `new_decode_state`; it is changed. A piece may then have any number of frames, even none.
+            is_last (`bool`, *optional*, defaults to `False`):
+                Whether no piece follows, so that the look-ahead is given out too and the `state` is used up.
 
         Returns:
-            `torch.Tensor` of shape `(batch_size, num_frames * hop_length)`: float32 samples, zeros where masked.
+            `torch.Tensor` of shape `(batch_size, num_frames * hop_length)`: float32 samples, zeros where masked. With
+            a `state` of shape `(batch_size, num_samples)`, perhaps of no samples.
 
         Raises:
-            ValueError: If the latents have another number of channels.
+            ValueError: If the latents have another number of channels; if the `state` is used up or for another number
+                of rows, or comes with a mask; if `is_last` comes without a `state`.
         """
-        if latents.ndim != 3 or latents.shape[2] != self.config.latent_dim or not latents.shape[1]:
+        fewest_frames = 1 if state is None else 0
+        if latents.ndim != 3 or latents.shape[2] != self.config.latent_dim or latents.shape[1] < fewest_frames:
             raise ValueError(
                 f"`latents` must be (batch_size, num_frames, {self.config.latent_dim}), got {list(latents.shape)}."
             )
+        if state is not None:
+            state.begin_piece(latents, latents_mask, is_last)
+        elif is_last:
+            raise ValueError("`is_last` ends a decode in pieces: pass its `state`, or leave `is_last` out.")
         raw = latents.float() * self.latent_std + self.latent_mean
-        return self._decode_raw(raw, latents_mask)
+        return self._decode_raw(raw, latents_mask, state)
 
-    def _decode_raw(self, raw: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-        waveforms = self.decoder(raw.to(self.dtype), mask).float()
+    def _decode_raw(
+        self, raw: torch.Tensor, mask: torch.Tensor | None, state: DiTARVAEDecodeState | None = None
+    ) -> torch.Tensor:
+        waveforms = self.decoder(raw.to(self.dtype), mask, state).float()
         return waveforms if mask is None else waveforms * upsample_mask(mask, self.config.hop_length)
 
     def forward(
         self,
         waveforms: torch.Tensor,
         waveforms_mask: torch.Tensor | None = None,
+        target_waveforms: torch.Tensor | None = None,
+        bandwidths: torch.Tensor | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool | None = None,
     ) -> DiTARVAEOutput | tuple:
@@ -217,8 +257,13 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
         Reconstructs waveforms and measures how well.
 
         Args:
-            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`): As for `encode`; also the target.
+            waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`): As for `encode`.
             waveforms_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for real samples.
+            target_waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
+                What the reconstruction should be, where it is not `waveforms` itself.
+            bandwidths (`torch.Tensor` of shape `(batch_size,)`, *optional*):
+                Highest frequency in Hz that a row's recording holds: what the reconstruction has above it is no error,
+                so material of 16 kHz does not teach that speech ends at 8 kHz.
             generator (`torch.Generator`, *optional*): Source of the posterior's draw; not drawn from in `eval()`.
             return_dict (`bool`, *optional*): Whether to return a [`DiTARVAEOutput`] rather than a tuple.
 
@@ -230,9 +275,12 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
         if self.training:
             raw = mean + (0.5 * logvar).exp() * randn_tensor(mean.shape, generator, mean.device, mean.dtype)
         reconstruction = self._decode_raw(raw, downsample_mask(waveforms_mask, self.config.hop_length))
-        target = waveforms.float() if waveforms_mask is None else waveforms.float() * waveforms_mask
+        target = (waveforms if target_waveforms is None else target_waveforms).float()
         with torch.autocast(waveforms.device.type, enabled=False):
-            mel_loss, stft_loss = self.reconstruction_loss(reconstruction, target, waveforms_mask)
+            compared = [x if waveforms_mask is None else x * waveforms_mask for x in (reconstruction, target)]
+            if bandwidths is not None:
+                compared = [limit_bandwidth(x, bandwidths, self.config.sampling_rate) for x in compared]
+            mel_loss, stft_loss = self.reconstruction_loss(*compared, waveforms_mask)
             kl_loss = kl_divergence(mean, logvar, downsample_mask(waveforms_mask, self.config.hop_length))
         loss = (
             self.config.mel_loss_weight * mel_loss
