@@ -1,0 +1,280 @@
+"""
+A store of latents: a data set encoded once, so that training DiTAR neither decodes nor encodes audio.
+
+A store is a folder. `latents.json` says which tokenizer of speech, which source and which settings made it.
+`latents-00000.parquet` and so on each stand for a fixed range of the source's rows, with those that were rejected, and
+why, in the file's metadata; each bears its name only when it is whole, so that a run that was killed goes on where it
+was. At the end `rejected.jsonl` lists all that were rejected, and `latents.json` says that the store is complete.
+"""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from datasets import Dataset, IterableDataset, load_dataset
+from filelock import FileLock, Timeout
+from transformers.utils import logging
+
+from ..modeling.modeling_ditar_vae import DiTARVAE
+from .data import AudioSource
+from .latent_shards import encode_rows, read_summary, write_shard, writing
+
+FORMAT_VERSION = 1
+DESCRIPTION_FILE, REJECTED_FILE, LOCK_FILE = "latents.json", "rejected.jsonl", ".lock"
+# the last three are what latents depend on, and neither names nor shapes of weights say
+CONFIG_FIELDS = (
+    "sampling_rate",
+    "hop_length",
+    "frame_rate",
+    "latent_dim",
+    "encoder_type",
+    "encoder_causal",
+    "mel_window_length",
+)
+
+
+def hash_vae(vae: DiTARVAE) -> str:
+    """
+    Hash of a tokenizer's weights as they are in memory, wherever they were loaded from and on whatever device.
+
+    Args:
+        vae ([`DiTARVAE`]): Alone, or that of a [`DiTARForTextToSpeech`].
+
+    Returns:
+        `str`: SHA-256 over names, types, shapes and values of its state dict, statistics of the latents included.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(vae.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def encode_source(
+    vae: DiTARVAE,
+    source: AudioSource,
+    out: str | os.PathLike,
+    *,
+    patch_size: int = 4,
+    max_seconds: float = 40.0,
+    rows_per_shard: int = 500,
+    batch_seconds: float = 100.0,
+    device: str | torch.device | None = None,
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+) -> dict[str, Any]:
+    """
+    Encodes a source into a store of latents; called again after it was stopped at any moment, it completes the store.
+
+    What is stored equals what [`DiTARForTextToSpeech`] computes of the same audio in a batch of
+    [`DiTARDataCollator`], rounded to float16: the posterior's mean, of samples with zeros behind them up to a whole
+    patch. Audio is resampled to the tokenizer's rate; its loudness is left as it is. A recording that cannot be used
+    is written down with the reason, and the rest is encoded.
+
+    Args:
+        vae ([`DiTARVAE`]): The tokenizer of speech; moved to `device`.
+        source ([`AudioSource`]): What is read, in its own order.
+        out (`str` or `os.PathLike`): Folder of the store: new, or one that an earlier call began.
+        patch_size (`int`, *optional*, defaults to 4): Frames in a patch of the model that the latents are for.
+        max_seconds (`float`, *optional*, defaults to 40.0): Longer recordings are rejected.
+        rows_per_shard (`int`, *optional*, defaults to 500):
+            Rows of the source that a file stands for. They are in memory together, at 24 kHz 96 kB for each second.
+        batch_seconds (`float`, *optional*, defaults to 100.0):
+            Most seconds that are encoded at once, padding included. It may change between calls, and so may `device`;
+            both change latents by rounding only.
+        device (`str` or `torch.device`, *optional*): Where to encode; by default where `vae` is.
+        dtype (`str`, *optional*, defaults to `"float32"`):
+            Precision in which the encoder computes, by autocast; lower ones are for accelerators. Training on
+            waveforms always uses `"float32"`.
+
+    Returns:
+        `dict`: What `latents.json` says; its `totals` are `num_rows`, `num_rejected`, `num_shards` and `hours`.
+
+    Raises:
+        ValueError: If a setting is out of its range; the folder holds other things, was made by another tokenizer,
+            from another source or with other settings, or is being written by another process; the source has no row,
+            or none that can be used.
+    """
+    settings = {"patch_size": patch_size, "max_seconds": max_seconds, "rows_per_shard": rows_per_shard, "dtype": dtype}
+    for name, value in {**settings, "dtype": 1, "batch_seconds": batch_seconds}.items():
+        if not value > 0:
+            raise ValueError(f"`{name}` is {value}: it must be positive.")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise ValueError(f"`dtype` is {dtype!r}: use 'float32', 'bfloat16' or 'float16'.")
+    if dtype != "float32" and torch.device(vae.device if device is None else device).type == "cpu":
+        # on CPUs with AMX, strided convolutions of torch 2.13 in bfloat16 give other values altogether
+        raise ValueError(f"`dtype` is {dtype!r} on a CPU, where it cannot be relied on: use 'float32'.")
+    out = Path(out)
+    _refuse_foreign(out)
+    rows = source.read()
+    description = {"format_version": FORMAT_VERSION, **_describe_vae(vae), **_describe_source(source, rows)}
+    description["settings"] = settings
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        # freed by the system when the process ends, however it ends
+        with FileLock(out / LOCK_FILE, timeout=0):
+            return _complete(vae if device is None else vae.to(device), rows, out, description, batch_seconds)
+    except Timeout as error:
+        raise ValueError(f"`out`: another process is writing {out}. Wait for it, or use another folder.") from error
+
+
+def load_latents(
+    path: str | os.PathLike, vae: DiTARVAE | None = None, streaming: bool = False
+) -> Dataset | IterableDataset:
+    """
+    Rows of a complete store, in the order of its source.
+
+    They are examples for [`DiTARDataCollator`] as they are: `collator([rows[0], rows[1]])`. Without `streaming`,
+    `datasets` makes a copy in its cache, which it then maps into memory.
+
+    Args:
+        path (`str` or `os.PathLike`): Folder of the store.
+        vae ([`DiTARVAE`], *optional*): The tokenizer in use; a store of another one's latents is refused.
+        streaming (`bool`, *optional*, defaults to `False`): Read the files as they are needed, without a copy.
+
+    Returns:
+        `datasets.Dataset`, or with `streaming` a `datasets.IterableDataset` with a shard for each file. Its columns
+        are `id`, `text`, `speaker`, `language` (the latter three may be `None`), `num_frames`, `num_samples` (at the
+        tokenizer's rate, before padding) and `latents`: a float32 tensor `(num_frames, latent_dim)`, which is float16
+        on the disk.
+
+    Raises:
+        ValueError: If there is no complete store, or its latents are those of another tokenizer.
+    """
+    path = Path(path)
+    description = _read_description(path)
+    if description is None:
+        raise ValueError(f"`path`: there is no store of latents in {path}. Make one with `ditar encode`.")
+    if not description["complete"] or not _all_there(path, description):
+        raise ValueError(f"`path`: the store {path} is not complete. Run the `ditar encode` that began it again.")
+    if vae is not None and (found := _differences(description, _describe_vae(vae))):
+        raise ValueError(
+            f"`vae` is not the tokenizer that made the latents in {path}: {found}. Pass that one, or encode the data "
+            "again into another folder."
+        )
+    files = [str(_shard(path, index)) for index in range(description["totals"]["num_shards"])]
+    return load_dataset("parquet", data_files=files, split="train", streaming=streaming).with_format("torch")
+
+
+def _shard(folder: Path, index: int) -> Path:
+    return folder / f"latents-{index:05d}.parquet"
+
+
+def _all_there(folder: Path, description: Mapping[str, Any]) -> bool:
+    return all(_shard(folder, index).is_file() for index in range(description["totals"]["num_shards"]))
+
+
+def _read_description(folder: Path) -> dict[str, Any] | None:
+    file = folder / DESCRIPTION_FILE
+    if not file.is_file():
+        return None
+    try:
+        description = json.loads(file.read_text(encoding="utf-8"))
+        version = description["format_version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file} is damaged ({error!r}). Encode the data again into another folder.") from error
+    if version != FORMAT_VERSION:
+        raise ValueError(f"{file} is of format {version}, not {FORMAT_VERSION}. Encode the data again.")
+    return description
+
+
+def _write_lines(file: Path, values: list[Any], indent: int | None = None):
+    with writing(file) as stream:
+        stream.writelines(f"{json.dumps(value, ensure_ascii=False, indent=indent)}\n".encode() for value in values)
+
+
+def _describe_vae(vae: DiTARVAE) -> dict[str, Any]:
+    return {"vae_hash": hash_vae(vae), "vae_config": {name: getattr(vae.config, name) for name in CONFIG_FIELDS}}
+
+
+def _describe_source(source: AudioSource, rows: Dataset | IterableDataset) -> dict[str, Any]:
+    # a weight says what a mixture draws, not what is read
+    origin = {name: value for name, value in asdict(source).items() if name != "weight"}
+    if os.path.exists(source.path):
+        origin["path"] = os.path.abspath(source.path)
+    if isinstance(rows, Dataset):  # what is read as it arrives is not known beforehand
+        origin["num_rows"] = len(rows)
+        origin["ids_hash"] = hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()
+    return {"source": origin}
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:
+    """Where the values of `wanted` are not those stored, in words; empty if nowhere."""
+    found = []
+    for name, value in wanted.items():
+        if isinstance(value, Mapping):
+            found.append(_differences(stored.get(name, {}), value, f"{prefix}{name}."))
+        elif stored.get(name) != value:
+            found.append(f"`{prefix}{name}` is {stored.get(name)!r} there and {value!r} here")
+    return ", ".join(filter(None, found))
+
+
+def _refuse_foreign(out: Path):
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"`out`: {out} is a file. Name a folder.")
+    # all that a run that was killed at once can have left
+    begun = {LOCK_FILE, f"{DESCRIPTION_FILE}.tmp"}
+    if out.is_dir() and not (out / DESCRIPTION_FILE).is_file() and {file.name for file in out.iterdir()} - begun:
+        raise ValueError(f"`out`: {out} holds other things than latents. Name a new folder or an empty one.")
+
+
+def _complete(
+    vae: DiTARVAE, rows: Dataset | IterableDataset, out: Path, description: dict[str, Any], batch_seconds: float
+) -> dict[str, Any]:
+    """Writes what the store lacks, and returns its description."""
+    stored, settings = _read_description(out), dict(description["settings"])
+    if stored is None:
+        _write_lines(out / DESCRIPTION_FILE, [{**description, "complete": False}], indent=2)
+    elif found := _differences(stored, description):
+        raise ValueError(f"`out`: {out} was begun with something else: {found}. Use that, or another folder.")
+    elif stored["complete"] and _all_there(out, stored):
+        return stored
+    for index, shard_rows in _missing_shards(rows, out, settings.pop("rows_per_shard")):
+        columns, rejected = encode_rows(vae, shard_rows, batch_seconds, **settings)
+        write_shard(_shard(out, index), columns, rejected, vae.config.latent_dim)
+    summaries = [read_summary(file) for file in _leading_shards(out)]
+    rejected = [entry for summary in summaries for entry in summary["rejected"]]
+    _write_lines(out / REJECTED_FILE, rejected)
+    totals = {
+        "num_rows": sum(summary["num_rows"] for summary in summaries),
+        "num_rejected": len(rejected),
+        "num_shards": len(summaries),
+        "hours": sum(summary["num_samples"] for summary in summaries) / vae.config.sampling_rate / 3600,
+    }
+    if not totals["num_rows"]:
+        why = f"no row can be used ({out / REJECTED_FILE}), {rejected[0]}" if rejected else "there is no row"
+        raise ValueError(f"`source`: of {description['source']['path']} {why}. Check path and format.")
+    description = {**description, "complete": True, "totals": totals}
+    _write_lines(out / DESCRIPTION_FILE, [description], indent=2)
+    return description
+
+
+def _leading_shards(folder: Path) -> list[Path]:
+    """Files from the first to the one before the first that is not there."""
+    files = (_shard(folder, index) for index in itertools.count())
+    return list(itertools.takewhile(Path.is_file, files))
+
+
+def _missing_shards(
+    rows: Dataset | IterableDataset, out: Path, rows_per_shard: int
+) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+    """Numbers and rows of the shards that are not there; audio of the others is not decoded."""
+    first = len(_leading_shards(out))
+    total = len(rows) if isinstance(rows, Dataset) else None
+    stream = rows.to_iterable_dataset() if isinstance(rows, Dataset) else rows
+    iterator = iter(stream.skip(first * rows_per_shard))
+    # it vanishes when done, and is for terminals only (`disable=None`)
+    options = {"desc": "encoding", "unit": " rows", "leave": False, "disable": None}
+    with logging.tqdm(total=total, initial=first * rows_per_shard, **options) as bar:
+        for index in itertools.count(first):
+            shard_rows = list(itertools.islice(iterator, rows_per_shard))
+            if not shard_rows:
+                return
+            if not _shard(out, index).is_file():
+                yield index, shard_rows
+            bar.update(len(shard_rows))

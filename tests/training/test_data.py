@@ -1,0 +1,313 @@
+"""Laws of `AudioSource`: each layout of a data set gives the same schema, and what is not one is refused."""
+
+import io
+import json
+import re
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import Audio, Dataset, DatasetDict, IterableDataset
+
+from ditar_hf.training.audio import UnusableAudioError, decode_audio
+from ditar_hf.training.data import EXAMPLE_FEATURES, AudioSource, detect_format
+
+RATE = 24_000
+
+
+def clip(num_samples: int, format: str = "WAV", rate: int = RATE) -> bytes:
+    file = io.BytesIO()
+    samples = 0.3 * np.sin(2 * np.pi * 200 * np.arange(num_samples) / rate)
+    soundfile.write(file, samples.astype(np.float32), rate, format=format)
+    return file.getvalue()
+
+
+def put(file: Path, content: bytes | str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def put_tar(file: Path, members: dict[str, bytes | dict]) -> Path:
+    """A tar file as `webdataset` writes it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(file, "w") as archive:
+        for name, content in members.items():
+            content = content if isinstance(content, bytes) else json.dumps(content).encode()
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return file
+
+
+def emilia(number: int) -> dict[str, bytes | dict]:
+    key = f"EN_B00000_S00000_W{number:06d}"
+    fields = {"id": key, "wav": f"{key}.wav", "text": f" Sentence {number}.", "duration": 0.1, "speaker": "EN_B00000"}
+    return {f"{key}.mp3": clip(2400, "MP3"), f"{key}.json": {**fields, "language": "en", "dnsmos": 3.3}}
+
+
+def yodas(number: int) -> dict[str, bytes | dict]:
+    key = f"EN_-abc_W{number:06d}"
+    fields = {"_id": key, "text": f" Words {number}", "duration": 0.1, "speaker": "EN_-abc", "language": "en"}
+    return {f"{key}.json": {**fields, "dnsmos": 3.1, "phone_count": 9}, f"{key}.mp3": clip(4800, "MP3")}
+
+
+def rows_of(path: Path | str, **options) -> list[dict]:
+    """All rows, after a check that they have the schema and that skipping rows leaves the rest."""
+    rows = AudioSource(str(path), **options).read()
+    assert rows.features == EXAMPLE_FEATURES
+    listed = list(rows)
+    assert all(list(row) == list(EXAMPLE_FEATURES) for row in listed)
+    assert len({row["id"] for row in listed}) == len(listed)
+    if isinstance(rows, IterableDataset):
+        assert list(rows.skip(1)) == listed[1:]
+    return listed
+
+
+def fields_of(rows: list[dict]) -> list[tuple]:
+    return [(row["id"], row["text"], row["speaker"], row["language"]) for row in rows]
+
+
+def lengths_of(rows: list[dict]) -> list[int]:
+    return [len(decode_audio(row["audio"])[0]) for row in rows]
+
+
+# Folders
+
+
+def test_metadata(tmp_path):
+    put(tmp_path / "metadata.csv", 'file_name,text,speaker,language\na/x.wav,"Yes, I do.",eva,\ny.flac,,,de\n')
+    put(tmp_path / "a" / "x.wav", clip(2400))
+    put(tmp_path / "y.flac", clip(1200, "FLAC"))
+    rows = rows_of(tmp_path, language="en")
+    assert fields_of(rows) == [("a/x.wav", "Yes, I do.", "eva", "en"), ("y.flac", None, None, "de")]
+    assert lengths_of(rows) == [2400, 1200]
+
+
+def test_metadata_with_a_byte_order_mark_and_other_columns(tmp_path):
+    put(tmp_path / "metadata.csv", "\ufefffile_name,quality\r\nx.wav,3\r\n")
+    assert fields_of(rows_of(tmp_path)) == [("x.wav", None, None, None)]
+
+
+def test_ljspeech(tmp_path):
+    lines = ['LJ001-0001|He said "5|He said "five', "LJ001-0002|Raw only", "", ""]
+    put(tmp_path / "metadata.csv", "\n".join(lines))
+    for name in ("LJ001-0001", "LJ001-0002"):
+        put(tmp_path / "wavs" / f"{name}.wav", clip(2205, rate=22_050))
+    rows = rows_of(tmp_path, language="en")
+    expected = [("LJ001-0001", 'He said "five', None, "en"), ("LJ001-0002", "Raw only", None, "en")]
+    assert fields_of(rows) == expected and lengths_of(rows) == [2205, 2205]
+
+
+def test_libritts(tmp_path):
+    for name, text in (("84_121123_000007_000001", "Go."), ("19_198_000000_000000", "Stay?\n")):
+        speaker, chapter, *_ = name.split("_")
+        folder = tmp_path / "dev-clean" / speaker / chapter
+        put(folder / f"{name}.wav", clip(2400))
+        put(folder / f"{name}.original.txt", "Original.")
+        put(folder / f"{name}.normalized.txt", text)
+    rows = rows_of(tmp_path)
+    assert fields_of(rows) == [
+        ("19_198_000000_000000", "Stay?", "19", None),
+        ("84_121123_000007_000001", "Go.", "84", None),
+    ]
+    assert lengths_of(rows) == [2400, 2400]
+
+
+def test_librilight(tmp_path):
+    for speaker, book, name in (("100", "sea_fairies", "01_baum"), ("100", "other", "01_baum"), ("2", "x", "y")):
+        file = put(tmp_path / "small" / speaker / book / f"{name}.flac", clip(1600, "FLAC", rate=16_000))
+        book_meta = {"speaker": speaker, "book_meta": {}, "snr": 9.1, "voice_activity": [[0.0, 0.1]]}
+        put(file.with_suffix(".json"), json.dumps(book_meta))
+    rows = rows_of(tmp_path)
+    assert fields_of(rows) == [
+        ("100/other/01_baum", None, "100", None),
+        ("100/sea_fairies/01_baum", None, "100", None),
+        ("2/x/y", None, "2", None),
+    ]
+    assert lengths_of(rows) == [1600] * 3
+
+
+def test_files(tmp_path):
+    put(tmp_path / "b.WAV", clip(100))
+    put(tmp_path / "a" / "c.mp3", clip(2400, "MP3"))
+    put(tmp_path / "notes.txt", "not audio")
+    rows = rows_of(tmp_path, language="fr")
+    assert fields_of(rows) == [("a/c.mp3", None, None, "fr"), ("b.WAV", None, None, "fr")]
+    assert lengths_of(rows) == [2400, 100]
+
+
+# Tar files
+
+
+def test_webdataset_takes_both_schemas_of_emilia(tmp_path):
+    first, second = {**emilia(0), **yodas(0), "README.md": b"no clip"}, {**yodas(1), **emilia(1)}
+    put_tar(tmp_path / "EN" / "EN-B000000.tar", first)
+    put_tar(tmp_path / "EN" / "EN-B000001.tar", second)
+    put_tar(tmp_path / "DE" / "DE-B000000.tar", emilia(2))
+    expected = [
+        ("EN_B00000_S00000_W000000", "Sentence 0.", "EN_B00000", "en"),
+        ("EN_-abc_W000000", "Words 0", "EN_-abc", "en"),
+        ("EN_-abc_W000001", "Words 1", "EN_-abc", "en"),
+        ("EN_B00000_S00000_W000001", "Sentence 1.", "EN_B00000", "en"),
+    ]
+    for path in (tmp_path / "EN", tmp_path / "EN" / "*.tar", f"{tmp_path}/EN/EN-B00000?.tar"):
+        rows = rows_of(path)
+        assert fields_of(rows) == expected and lengths_of(rows) == [2400, 4800, 4800, 2400]
+    assert len(rows_of(tmp_path)) == 5
+    assert isinstance(AudioSource(str(tmp_path)).read(), IterableDataset)
+
+
+def test_webdataset_without_or_with_odd_json(tmp_path):
+    members = {
+        "a/one.wav": clip(100),
+        "a/one.txt": b" As text. ",
+        "b/one.flac": clip(200, "FLAC"),
+        "b/one.json": b"{damaged",
+        "c.wav": clip(300),
+        "c.json": b"[1]",
+        "d.wav": clip(400),
+        "d.json": {"id": 7, "text": None, "speaker": 12},
+    }
+    rows = rows_of(put_tar(tmp_path / "x.tar", members), language="en")
+    assert fields_of(rows) == [
+        ("a/one", "As text.", None, "en"),
+        ("b/one", None, None, "en"),
+        ("c", None, None, "en"),
+        ("7", None, "12", "en"),
+    ]
+    assert lengths_of(rows) == [100, 200, 300, 400]
+
+
+def test_webdataset_with_a_damaged_header_names_it(tmp_path):
+    content = bytearray(put_tar(tmp_path / "0.tar", {**emilia(0), **emilia(1)}).read_bytes())
+    name = content.index(b"EN_B00000_S00000_W000001.mp3")
+    content[name : name + 5] = b"XXXXX"  # its checksum is wrong now
+    rows = rows_of(put(tmp_path / "0.tar", bytes(content)))
+    assert [row["audio"]["bytes"] is not None for row in rows] == [False, True]
+    assert "bad checksum" in rows[0]["id"] and rows[1]["text"] == "Sentence 0."
+
+
+@pytest.mark.parametrize("missing", [1, 600, 1200, 2000])
+def test_webdataset_that_is_cut_off_costs_its_end_only(tmp_path, missing):
+    content = put_tar(tmp_path / "0.tar", {**emilia(0), **emilia(1), **emilia(2)}).read_bytes()
+    content = content.rstrip(b"\0")  # to the end of the last member
+    put(tmp_path / "0.tar", content[:-missing])
+    put_tar(tmp_path / "1.tar", yodas(0))
+    rows = rows_of(tmp_path)
+    whole = [row for row in rows if row["audio"]["bytes"]]
+    assert [row["id"][-2:] for row in whole] == ["00", "01", "00"]
+    assert all(row["text"] for row in whole)
+    (broken,) = [row for row in rows if not row["audio"]["bytes"]]
+    assert "0.tar" in broken["id"]
+    with pytest.raises(UnusableAudioError):
+        decode_audio(broken["audio"])
+
+
+# Data sets
+
+
+def audio_dataset(count: int = 3, **columns) -> Dataset:
+    rows = {"audio": [{"bytes": clip(100 * (i + 1)), "path": f"{i}.wav"} for i in range(count)], **columns}
+    # as other programs save it: to be decoded on reading
+    return Dataset.from_dict(rows).cast_column("audio", Audio(sampling_rate=RATE))
+
+
+def test_a_saved_dataset(tmp_path):
+    rows = audio_dataset(text=["One.", "", None], speaker=[7, 7, 8], id=["a", "b", "c"])
+    rows.save_to_disk(tmp_path / "one")
+    DatasetDict({"train": rows.select([0]), "test": rows}).save_to_disk(tmp_path / "splits")
+    for path, options in ((tmp_path / "one", {}), (tmp_path / "splits", {"split": "test"})):
+        listed = rows_of(path, language="en", **options)
+        assert fields_of(listed) == [("a", "One.", "7", "en"), ("b", None, "7", "en"), ("c", None, "8", "en")]
+        assert lengths_of(listed) == [100, 200, 300]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parquet_with_names_of_its_own(tmp_path, streaming):
+    rows = audio_dataset(sentence=["One.", "Two.", "Three."], locale=["en", "de", None], client_id=["x", "y", "z"])
+    (tmp_path / "data").mkdir()
+    rows.rename_column("audio", "clip").to_parquet(tmp_path / "data" / "train-00000-of-00001.parquet")
+    names = {"audio_column": "clip", "text_column": "sentence", "speaker_column": "client_id"}
+    listed = rows_of(tmp_path, streaming=streaming, language_column="locale", language="en", **names)
+    assert fields_of(listed) == [
+        ("00000000", "One.", "x", "en"),
+        ("00000001", "Two.", "y", "de"),
+        ("00000002", "Three.", "z", "en"),
+    ]
+    assert lengths_of(listed) == [100, 200, 300]
+
+
+def test_a_row_without_audio_is_left_to_the_decoder(tmp_path):
+    rows = {"audio": [{"bytes": clip(100), "path": None}, None], "text": ["One.", "Two."]}
+    Dataset.from_dict(rows).cast_column("audio", Audio()).save_to_disk(tmp_path)
+    listed = rows_of(tmp_path)
+    assert [row["text"] for row in listed] == ["One.", "Two."]
+    with pytest.raises(UnusableAudioError, match="no audio"):
+        decode_audio(listed[1]["audio"])
+
+
+# What is refused
+
+
+def refused(message: str, path: Path | str, **options):
+    with pytest.raises(ValueError, match=message):
+        rows = AudioSource(str(path), **options).read()
+        next(iter(rows))
+
+
+def test_settings_out_of_range():
+    refused("`format` is 'wds'.*'webdataset'", ".", format="wds")
+    for weight in (0, -1.0, float("nan")):
+        refused("`weight` of .* must be positive", ".", weight=weight)
+
+
+def test_what_is_not_there(tmp_path):
+    refused("no folder", tmp_path / "missing")
+    refused("no speech", tmp_path)
+    refused("no tar file", tmp_path / "missing.tar")
+    refused("no tar file", tmp_path / "*.tar")
+    refused("no tar file", tmp_path, format="webdataset")
+    put(tmp_path / "metadata.csv", "file_name,text\n")
+    refused("no speech", tmp_path)
+
+
+def test_a_hub_id_is_not_guessed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    refused("there is no folder amphion/Emilia-Dataset.*`format: datasets`", "amphion/Emilia-Dataset")
+
+
+def test_columns_that_are_missing(tmp_path):
+    put(tmp_path / "a" / "metadata.csv", "file,text\nx.wav,One.\n")
+    refused("no column `file_name`; it has `file`, `text`", tmp_path / "a", format="metadata")
+    put(tmp_path / "b" / "metadata.csv", "x.wav\n")
+    refused("a line without `|`".replace("|", r"\|"), tmp_path / "b")
+    audio_dataset(text=["a", "b", "c"]).save_to_disk(tmp_path / "c")
+    refused("no column `clip`; it has `audio`, `text`", tmp_path / "c", audio_column="clip")
+    DatasetDict({"train": audio_dataset()}).save_to_disk(tmp_path / "d")
+    refused("no split `test`; it has `train`", tmp_path / "d", split="test")
+
+
+@pytest.mark.parametrize(
+    ("names", "format"),
+    [
+        (["x.tar"], "webdataset"),
+        (["data/train.parquet"], "datasets"),
+        (["dataset_info.json", "state.json"], "datasets"),
+        (["a/b/c.flac", "a/b/c.json"], "librilight"),
+        (["a/b/c.flac"], "files"),
+        (["a/b/a_b_0_0.wav", "a/b/a_b_0_0.normalized.txt"], "libritts"),
+        (["readme.txt"], "files"),
+    ],
+)
+def test_detection(tmp_path, names, format):
+    for name in names:
+        put(tmp_path / name, "")
+    assert detect_format(str(tmp_path)) == format
+
+
+def test_the_docstring_names_all_formats():
+    named = set(re.findall(r'`"(\w+)"`', AudioSource.__doc__))
+    assert {"metadata", "ljspeech", "libritts", "librilight", "files", "webdataset", "datasets"} <= named
