@@ -5,7 +5,6 @@ import math
 import os
 import secrets
 import sys
-import textwrap
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from .cli_common import exits_with_2, find_device, given, note
+from .cli_vae import app as vae_app
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,6 +64,10 @@ def _finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number.")
     return value
+
+
+# the commands of the speech tokenizer stand beside `speak`
+app.add_typer(vae_app)
 
 
 @app.callback()
@@ -131,31 +137,31 @@ def speak(
     ] = None,
 ) -> None:
     """Speak a text, in the voice of a recording if you like, and write it to a WAV file."""
-    with _exits_with_2(ValueError, OSError):
+    with exits_with_2(ValueError, OSError):
         # What is quick to check comes first, and the weights, which are slow to load, come last.
         text = _read_text(text, file)
         _check_target(out, "--out", (".wav",))
         if plot is not None:
             _check_target(plot, "--plot", PICTURE_SUFFIXES)
         prompt = _read_voice(voice, voice_text)
-        target_device = _find_device(device)
+        target_device = find_device(device)
         name = _find_model(model)
         processor = _load_processor(name)
-        preprocess_params = {**prompt, **_given(language=language)}
+        preprocess_params = {**prompt, **given(language=language)}
         inputs = processor(text, **preprocess_params)
         speaker = _load_model(name).to(target_device)
 
     seed = secrets.randbits(32) if seed is None else seed
-    settings = _given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
+    settings = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
     bar = PatchProgress(_most_patches(speaker, inputs, settings))
     start = time.perf_counter()
     waveform, sampling_rate = _synthesize(speaker, processor, text, preprocess_params, settings, seed, bar)
     seconds = time.perf_counter() - start
     length = len(waveform) / sampling_rate
     if bar.num_patches == bar.most_patches:
-        _note(f"the speech ran into its limit of {length:.2f} s and may be cut off or wrong; try another --seed")
+        note(f"the speech ran into its limit of {length:.2f} s and may be cut off or wrong; try another --seed")
 
-    with _exits_with_2(OSError):
+    with exits_with_2(OSError):
         processor.save_audio(waveform, out, sampling_rate)
         typer.echo(
             f"{out}: {length:.2f} s of speech, made in {seconds:.2f} s "
@@ -210,25 +216,6 @@ class PatchProgress:
         self._progress.stop()
 
 
-@contextmanager
-def _exits_with_2(*faults: type[Exception]) -> Iterator[None]:
-    """Make such exceptions one short line on standard error; any other is an error of ours, shown whole."""
-    try:
-        yield
-    except faults as error:
-        typer.echo(f"error: {textwrap.shorten(str(error), 400, placeholder=' …')}", err=True)
-        raise typer.Exit(2) from error
-
-
-def _note(message: str) -> None:
-    typer.echo(f"note: {message}", err=True)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """The options that are not `None`: each default has its home elsewhere."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
 def _read_text(text: str | None, file: Path | None) -> str:
     if (text is None) == (file is None):
         raise ValueError("give the text either as an argument (`-` reads standard input) or with `--file`")
@@ -265,7 +252,7 @@ def _read_voice(voice: Path | None, voice_text: str | None) -> dict[str, Any]:
     if len(audio) == 0:
         raise ValueError(f"`{voice}` holds no samples")
     if audio.shape[1] > 1:
-        _note(f"{voice} has {audio.shape[1]} channels; their mean is used")
+        note(f"{voice} has {audio.shape[1]} channels; their mean is used")
     return {"prompt_audio": audio.mean(axis=1), "prompt_text": voice_text.strip(), "sampling_rate": sampling_rate}
 
 
@@ -286,19 +273,6 @@ def _find_model(model: str | None) -> str:
     if not (folder / "config.json").is_file():
         raise ValueError(f"there is no model at `{folder}`; pass one with `--model FOLDER_OR_HUB_ID`")
     return str(folder)
-
-
-def _find_device(device: str | None) -> "torch.device":
-    import torch
-
-    if device is None:
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        # What torch raises for a device that cannot hold a number and give it back depends on the device.
-        torch.zeros(1, device=device).item()
-    except Exception as error:
-        raise ValueError(f"`--device` must be one of this machine's such as `cpu`, got `{device}`: {error}") from error
-    return torch.device(device)
 
 
 def _load_processor(name: str) -> "DiTARProcessor":
@@ -400,7 +374,7 @@ def _draw(waveform: "np.ndarray", sampling_rate: int, path: Path, title: str) ->
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "matplotlib":
             raise
-        _note('no picture without matplotlib: pip install "ditar-hf[plot]"')
+        note('no picture without matplotlib: pip install "ditar-hf[plot]"')
     else:
         typer.echo(f"{path}: its spectrogram")
 

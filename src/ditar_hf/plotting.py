@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
+    from matplotlib.figure import Figure
 
 WINDOW_SECONDS = 0.04
 HOPS_PER_WINDOW = 4
@@ -75,3 +76,45 @@ def save_spectrogram(waveform: "np.ndarray", sampling_rate: int, path: str | Pat
         # The title may be in a script that the font of the picture lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
         figure.savefig(path, dpi=120)
+
+
+def draw_comparison(
+    original: "np.ndarray", reconstruction: "np.ndarray", sampling_rate: int, title: str = ""
+) -> "Figure":
+    """
+    Draw waveforms and spectrograms of a recording and of what was made of it, side by side.
+
+    The waveforms share their scale, which shows a difference of levels; each spectrogram has its loudest bin at 0 dB.
+
+    Args:
+        original, reconstruction (`np.ndarray` of shape `(num_samples,)`):
+            The samples.
+        sampling_rate (`int`):
+            Samples per second.
+        title (`str`, *optional*, defaults to `""`):
+            Stands above; a long one is shortened.
+
+    Returns:
+        `matplotlib.figure.Figure`, to be saved or drawn on a canvas.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6), layout="constrained")
+    axes = figure.subplots(2, 2, sharex=True, height_ratios=(1, 2))
+    pair = [np.asarray(samples, np.float64) for samples in (original, reconstruction)]
+    peak = max(np.abs(samples).max() for samples in pair) or 1.0
+    extent = (0.0, len(pair[0]) / sampling_rate, 0.0, sampling_rate / 2000)
+    for (above, below), name, samples in zip(axes.T, ("original", "reconstruction"), pair, strict=True):
+        above.plot(np.arange(len(samples)) / sampling_rate, samples, linewidth=0.4)
+        above.set(title=name, ylim=(-1.05 * peak, 1.05 * peak), ylabel="amplitude")
+        image = below.imshow(
+            log_spectrogram(samples, sampling_rate), origin="lower", aspect="auto", extent=extent, cmap="magma"
+        )
+        below.set(xlabel="time (s)", ylabel="frequency (kHz)")
+    figure.colorbar(image, ax=list(axes[1]), label="level (dB, loudest at 0)")
+    figure.suptitle(title if len(title) <= 90 else title[:89] + "…", parse_math=False)
+    return figure

@@ -1,0 +1,283 @@
+"""Batches of random crops for the training of the speech tokenizer, each a function of its number alone."""
+
+import copy
+import itertools
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset, IterableDataset
+from datasets.distributed import split_dataset_by_node
+from torch.utils.data import IterableDataset as TorchIterableDataset
+from torch.utils.data import get_worker_info
+
+from ..modeling.loss_ditar_vae import limit_bandwidth
+from .audio import UnusableAudioError, decode_audio, resample_audio
+from .data import AudioSource
+
+MOST_FAILURES = 1000  # unusable rows in a row after which there is nothing to train on
+
+
+@dataclass
+class CropArguments:
+    """
+    How crops are cut from recordings and varied.
+
+    A crop's loudness is drawn, not kept: its peak is brought to a level uniform in `peak_decibels`. What is shorter
+    than a crop is followed by zeros.
+
+    Args:
+        crop_seconds (`float`, *optional*, defaults to 1.2): Length of a crop, rounded to whole latent frames.
+        peak_decibels (`tuple[float, float]`, *optional*, defaults to `(-16.0, -1.0)`):
+            Range of a crop's peak, in dB of full scale; `None` leaves the level as it was recorded.
+        max_speed_change (`float`, *optional*, defaults to 0.0):
+            Half of the crops are played up to this share slower or faster, which makes new voices; 0.12 is two
+            semitones either way.
+        invert_probability (`float`, *optional*, defaults to 0.5): Share of crops turned upside down.
+        narrow_probability (`float`, *optional*, defaults to 0.25):
+            Share of the full-band crops that the encoder hears without what lies above a frequency drawn between 7
+            and 8 kHz, while the decoder shall make all of it. It teaches what belongs on top of material of 16 kHz,
+            where the loss says nothing.
+        min_sampling_rate (`int`, *optional*, defaults to 16000): Recordings of a lower rate are not used, in Hz.
+        window_rows (`int`, *optional*, defaults to 256):
+            Rows of a streamed source that are shuffled together. `datasets`' own shuffle buffer would lose rows when
+            a run is resumed.
+
+    Raises:
+        ValueError: If a value is out of its range.
+    """
+
+    crop_seconds: float = 1.2
+    peak_decibels: tuple[float, float] | None = (-16.0, -1.0)
+    max_speed_change: float = 0.0
+    invert_probability: float = 0.5
+    narrow_probability: float = 0.25
+    min_sampling_rate: int = 16000
+    window_rows: int = 256
+
+    def __post_init__(self):
+        if not self.crop_seconds > 0:
+            raise ValueError(f"`crop_seconds` is {self.crop_seconds}: it must be positive.")
+        if self.peak_decibels is not None:
+            self.peak_decibels = tuple(self.peak_decibels)
+            if len(self.peak_decibels) != 2 or not self.peak_decibels[0] <= self.peak_decibels[1] <= 0:
+                raise ValueError(f"`peak_decibels` is {self.peak_decibels}: give the lower and the upper, up to 0 dB.")
+        if not 0 <= self.max_speed_change < 0.5:
+            raise ValueError(f"`max_speed_change` is {self.max_speed_change}: it must lie in [0, 0.5).")
+        for name in ("invert_probability", "narrow_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: a probability lies in [0, 1].")
+        if self.window_rows < 1:
+            raise ValueError(f"`window_rows` is {self.window_rows}: it must be at least 1.")
+
+
+@dataclass
+class StreamPosition:
+    """
+    Where a consumer stands in a streamed source.
+
+    Args:
+        epoch (`int`): Passes finished.
+        window (`int`): Windows finished in this pass.
+        row (`int`): Rows used of this window.
+        state (`dict`, *optional*): Of the `datasets.IterableDataset` at the beginning of the window.
+    """
+
+    epoch: int = 0
+    window: int = 0
+    row: int = 0
+    state: dict[str, Any] | None = None
+
+
+class StreamReader:
+    """
+    Rows of a streamed source for ever, shuffled in windows, from any position.
+
+    Args:
+        rows (`datasets.IterableDataset`): The source, already this consumer's share.
+        window_rows (`int`): Rows shuffled together.
+        seed (`str`): Makes the order of a window, with its number.
+        position ([`StreamPosition`]): Where to begin; kept up to date.
+    """
+
+    def __init__(self, rows: IterableDataset, window_rows: int, seed: str, position: StreamPosition):
+        self.rows, self.window_rows, self.seed, self.position = rows, window_rows, seed, position
+        self._window: list[dict[str, Any]] = []
+        self._iterator: Iterator[dict[str, Any]] | None = None
+        self._rows_read = 0
+
+    def __next__(self) -> dict[str, Any]:
+        """The next row; raises a ValueError if a whole pass finds none."""
+        if self._iterator is None:
+            self._open()
+            self._read_window()
+        while self.position.row >= len(self._window):
+            if self._window:
+                self.position.window, self.position.row = self.position.window + 1, 0
+                self.position.state = copy.deepcopy(self.rows.state_dict())
+            else:
+                if not self._rows_read:
+                    raise ValueError("A streamed source has no rows: see its `path`.")
+                self.position.epoch, self.position.window, self.position.row = self.position.epoch + 1, 0, 0
+                self.position.state = None
+                self._open()
+            self._read_window()
+        row = self._window[self.position.row]
+        self.position.row += 1
+        return row
+
+    def _open(self):
+        self.rows.set_epoch(self.position.epoch)
+        if self.position.state is not None:
+            self.rows.load_state_dict(copy.deepcopy(self.position.state))
+        self._iterator, self._rows_read = iter(self.rows), self.position.window
+
+    def _read_window(self):
+        self._window = list(itertools.islice(self._iterator, self.window_rows))
+        self._rows_read += len(self._window)
+        key = f"{self.seed}-{self.position.epoch}-{self.position.window}"
+        random.Random(key).shuffle(self._window)
+
+
+@dataclass
+class CropState:
+    """
+    What brings [`CropBatches`] back to where it was.
+
+    Args:
+        batch (`int`): Number of the next batch.
+        positions (`dict`): Of the streamed sources, by their number.
+    """
+
+    batch: int = 0
+    positions: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+
+class CropBatches(TorchIterableDataset):
+    """
+    Finished batches of crops without end; `DataLoader(batches, batch_size=None)` leaves them as they are.
+
+    Which recording, which part of it and how it is varied is drawn from the seed and the crop's number. So for sources
+    on this machine batch n is the same however many processes and workers there are, and a run resumes at any batch
+    without reading what came before. A streamed source is split among processes and resumes from its own state.
+
+    Args:
+        sources (`list[AudioSource]`): Where recordings come from.
+        arguments ([`CropArguments`]): How crops are cut.
+        sampling_rate (`int`): Of the crops, in Hz.
+        hop_length (`int`): Samples in a latent frame.
+        batch_size (`int`): Crops in a batch of one process.
+        seed (`int`, *optional*, defaults to 0): Of all draws.
+        rank, world_size (`int`, *optional*): This process and how many there are.
+        states (`list[CropState]`, *optional*): Of each worker, from the batches' `"state"`.
+
+    Yields:
+        `dict` with `target_waveforms` and `waveforms` `(batch_size, num_samples)`, what shall be made and what the
+        encoder hears; `bandwidths` `(batch_size,)` in Hz; `ids` and `seeds`, lists; `rejected`, a dict from the ids
+        of unusable recordings to why; `state`, the [`CropState`] after it; `worker`.
+
+    Raises:
+        ValueError: If a source is empty, or a thousand of its recordings in a row cannot be used.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[AudioSource],
+        arguments: CropArguments,
+        sampling_rate: int,
+        hop_length: int,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        states: Sequence[CropState] | None = None,
+    ):
+        super().__init__()
+        self.arguments, self.sampling_rate, self.seed = arguments, sampling_rate, seed
+        self.batch_size, self.rank, self.world_size, self.states = batch_size, rank, world_size, states
+        self.sources = list(sources)
+        self.rows = [source.read() for source in self.sources]
+        self.num_samples = max(1, round(arguments.crop_seconds * sampling_rate / hop_length)) * hop_length
+
+    def check_workers(self, num_workers: int):
+        """
+        Raises where a run could not be resumed.
+
+        Args:
+            num_workers (`int`): Of the `DataLoader`.
+
+        Raises:
+            ValueError: If there is a streamed source, which `datasets` would split among more workers than one.
+        """
+        if num_workers > 1 and any(isinstance(rows, IterableDataset) for rows in self.rows):
+            raise ValueError(f"`num_workers` is {num_workers}: with a streamed source it can be 0 or 1.")
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        worker_id, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        self.check_workers(num_workers)
+        state = self.states[worker_id] if self.states else CropState(batch=worker_id)
+        positions = {i: StreamPosition(**position) for i, position in state.positions.items()}
+        readers = {
+            index: StreamReader(
+                split_dataset_by_node(rows, self.rank, self.world_size),
+                self.arguments.window_rows,
+                f"{self.seed}-{index}-{self.rank}",
+                positions.setdefault(index, StreamPosition()),
+            )
+            for index, rows in enumerate(self.rows)
+            if isinstance(rows, IterableDataset)
+        }
+        batch = state.batch
+        while True:
+            crops, rejected = [], {}
+            for row in range(self.batch_size):
+                number = (batch * self.world_size + self.rank) * self.batch_size + row
+                crops.append(self._draw(number, readers, rejected))
+            batch += num_workers
+            yield {
+                **{name: torch.stack([crop[name] for crop in crops]) for name in ("target_waveforms", "waveforms")},
+                "bandwidths": torch.tensor([crop["bandwidth"] for crop in crops]),
+                "ids": [crop["id"] for crop in crops],
+                "seeds": [crop["seed"] for crop in crops],
+                "rejected": rejected,
+                "state": CropState(batch, {i: vars(copy.deepcopy(p)) for i, p in positions.items()}),
+                "worker": worker_id,
+            }
+
+    def _draw(self, number: int, readers: dict[int, StreamReader], rejected: dict[str, str]) -> dict[str, Any]:
+        """Crop of a number, from the first recording drawn that can be used."""
+        rng = random.Random(f"{self.seed}-{number}")
+        for _ in range(MOST_FAILURES):
+            index = rng.choices(range(len(self.rows)), [source.weight for source in self.sources])[0]
+            rows = self.rows[index]
+            row = rows[rng.randrange(len(rows))] if isinstance(rows, Dataset) else next(readers[index])
+            try:
+                return {"id": row["id"], "seed": rng.getrandbits(63), **self._crop(row["audio"], rng)}
+            except UnusableAudioError as error:
+                rejected[f"{self.sources[index].path}: {row['id']}"] = str(error)
+        raise ValueError(
+            f"`data`: {MOST_FAILURES} recordings in a row cannot be used. The last one is {row['id']}: "
+            f"{list(rejected.values())[-1]}."
+        )
+
+    def _crop(self, audio: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+        arguments = self.arguments
+        speed = 1 + rng.choice((0, 1)) * rng.uniform(-1, 1) * arguments.max_speed_change
+        seconds = self.num_samples / self.sampling_rate * speed
+        samples, rate = decode_audio(audio, rng.random(), seconds, arguments.min_sampling_rate)
+        bandwidth = min(rate * speed, self.sampling_rate) / 2
+        samples = resample_audio(samples, rate * speed, self.sampling_rate)[: self.num_samples]
+        peak = np.abs(samples).max()
+        if arguments.peak_decibels is not None and peak > 1e-3:  # what is silent stays so
+            samples = samples * (10 ** (rng.uniform(*arguments.peak_decibels) / 20) / peak)
+        if rng.random() < arguments.invert_probability:
+            samples = -samples
+        target = torch.from_numpy(np.pad(samples, (0, self.num_samples - len(samples))).astype(np.float32))
+        heard, cutoff = target, rng.uniform(7000, 8000)
+        if bandwidth > 8500 and rng.random() < arguments.narrow_probability:
+            heard = limit_bandwidth(target[None], torch.tensor([cutoff]), self.sampling_rate)[0]
+        return {"target_waveforms": target, "waveforms": heard, "bandwidth": float(bandwidth)}

@@ -1,0 +1,136 @@
+"""`ditar encode` on a tiny speech tokenizer: what it writes and says, what reaches the library, and how it refuses."""
+
+import inspect
+import re
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from typer.testing import CliRunner
+
+from ditar_hf import DiTARForTextToSpeech, DiTARTokenizer, DiTARVAE, cli
+from ditar_hf.training import latents
+from ditar_hf.training.data import AudioSource
+from ditar_hf.training.latents import load_latents
+
+RATE = 24_000
+TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)).astype(np.float32)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs `ditar encode` beside a folder `data` of two recordings and a damaged one, and a tokenizer `vae`."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    (tmp_path / "data").mkdir()
+    soundfile.write("data/a.wav", TONE, RATE)
+    soundfile.write("data/b.flac", TONE[: RATE // 2], RATE)
+    (tmp_path / "data" / "c.mp3").write_bytes(b"no audio")
+
+    def invoke(*arguments):
+        return CliRunner().invoke(cli.app, ["encode", *[str(argument) for argument in arguments]])
+
+    return invoke
+
+
+@pytest.fixture
+def vae(make_vae_config, run, tmp_path):
+    model = DiTARVAE(make_vae_config()).eval()
+    model.save_pretrained(tmp_path / "vae")
+    return model
+
+
+def assert_refused(result, message):
+    assert result.exit_code == 2, result.output
+    assert re.search(message, result.stderr), result.stderr
+    assert "error: " in result.stderr and "Traceback" not in result.stderr
+
+
+def test_encodes_completes_and_refuses_another_tokenizer(run, vae, make_vae_config, tmp_path):
+    result = run("data", "store", "--vae", "vae", "--language", "en", "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "store: 2 rows, 0.00 hours of speech; 1 rejected, see rejected.jsonl\n"
+    assert result.stderr == ""
+    rows = load_latents(tmp_path / "store", vae)
+    assert [row["id"] for row in rows] == ["a.wav", "b.flac"]
+    assert [row["latents"].shape for row in rows] == [(40, 8), (20, 8)]
+    before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("latents*")}
+    (tmp_path / "store" / "latents-00000.parquet").touch()
+    again = run(tmp_path / "data", "store", "--vae", "vae", "--language", "en", "--device", "cpu")
+    assert again.stdout == result.stdout and len(before) == 2
+    torch.manual_seed(1)
+    DiTARVAE(make_vae_config()).save_pretrained(tmp_path / "other")
+    assert_refused(run("data", "store", "--vae", "other", "--language", "en"), "begun with something else: `vae_hash`")
+
+
+def test_takes_the_tokenizer_of_a_model(run, save_tiny, tmp_path):
+    save_tiny(tmp_path / "model", DiTARTokenizer.from_texts({"en": ["One."]}))
+    assert run("data", "store", "--vae", "model").exit_code == 0
+    model = DiTARForTextToSpeech.from_pretrained(tmp_path / "model")
+    assert len(load_latents(tmp_path / "store", model.vae)) == 2
+
+
+@pytest.fixture
+def spy(monkeypatch):
+    kept = {}
+
+    def encode_source(vae, source, out, **settings):
+        kept.update(source=source, out=out, settings=settings)
+        return {"totals": {"num_rows": 3, "hours": 1.234, "num_rejected": 0}}
+
+    monkeypatch.setattr(latents, "encode_source", encode_source)
+    return kept
+
+
+def test_what_is_not_given_is_left_to_the_library(run, vae, spy, tmp_path):
+    result = run("data", "store", "--vae", "vae", "--device", "cpu")
+    assert result.stdout == "store: 3 rows, 1.23 hours of speech\n", result.output
+    assert spy["source"] == AudioSource("data") and spy["settings"] == {"device": torch.device("cpu")}
+
+
+def test_options_reach_the_library(run, vae, spy):
+    of_source = {
+        "format": "datasets",
+        "name": "clean",
+        "split": "test",
+        "revision": "v1",
+        "audio_column": "clip",
+        "text_column": "sentence",
+        "speaker_column": "client",
+        "language_column": "locale",
+        "language": "de",
+    }
+    settings = {"max_seconds": 7.5, "rows_per_shard": 11, "batch_seconds": 3.0, "dtype": "bfloat16"}
+    options = [
+        part for name, value in {**of_source, **settings}.items() for part in (f"--{name.replace('_', '-')}", value)
+    ]
+    result = run("user/speech", "store", "--vae", "vae", "--streaming", "--device", "cpu", *options)
+    assert result.exit_code == 0, result.output
+    assert spy["source"] == AudioSource("user/speech", streaming=True, **of_source)
+    assert spy["settings"] == {**settings, "device": torch.device("cpu")}
+
+
+def test_the_help_names_the_defaults_of_the_library(run):
+    text, parameters = run("--help").stdout, inspect.signature(latents.encode_source).parameters
+    for name in ("max_seconds", "rows_per_shard", "batch_seconds"):
+        assert f"{parameters[name].default:g} if not given" in text
+    assert f"{parameters['dtype'].default} (if not given)" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing", "store", "--vae", "vae"], "there is no folder missing"),
+        (["data", "store", "--vae", "vae", "--format", "wav"], "`format` is 'wav'"),
+        (["data", "store", "--vae", "vae", "--rows-per-shard", "0"], "`rows_per_shard` is 0"),
+        (["data", "store", "--vae", "vae", "--device", "abacus"], "`--device` must be"),
+        (["data", "store", "--vae", "data"], "data"),
+        (["data", "data", "--vae", "vae"], "holds other things"),
+        (["data", "store"], "--vae"),
+    ],
+)
+def test_refuses(run, vae, tmp_path, arguments, message):
+    result = run(*arguments)
+    assert result.exit_code == 2 and re.search(message, result.output + result.stderr), result.output
+    assert not (tmp_path / "store").exists()
