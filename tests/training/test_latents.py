@@ -93,6 +93,12 @@ def test_a_single_value_changes_the_hash(vae, name):
     assert hash_vae(vae) != before
 
 
+def test_another_decoder_of_the_same_latents_has_the_same_hash(vae):
+    before = hash_vae(vae)
+    vae.decoder.output_proj.bias.data += 1
+    assert hash_vae(vae) == before
+
+
 def test_the_hash_is_that_of_the_precision_in_memory(vae, tmp_path):
     before = hash_vae(vae)
     vae.to(torch.bfloat16).save_pretrained(tmp_path)

@@ -41,16 +41,20 @@ CONFIG_FIELDS = (
 
 def hash_vae(vae: DiTARVAE) -> str:
     """
-    Hash of a tokenizer's weights as they are in memory, wherever they were loaded from and on whatever device.
+    Hash of the weights that a tokenizer's latents depend on, wherever they were loaded from and on whatever device.
+
+    A decoder trained further on a frozen encoder decodes the same latents, so it is left out.
 
     Args:
         vae ([`DiTARVAE`]): Alone, or that of a [`DiTARForTextToSpeech`].
 
     Returns:
-        `str`: SHA-256 over names, types, shapes and values of its state dict, statistics of the latents included.
+        `str`: SHA-256 over names, types, shapes and values of the encoder's weights and the latents' statistics.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
+        if name.startswith("decoder."):
+            continue
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()

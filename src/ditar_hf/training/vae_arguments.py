@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from transformers import SchedulerType
 
 from ..modeling.configuration_ditar_vae import DiTARVAEConfig
+from ..modeling.modeling_ditar_vae import DiTARVAE
 from .data import AudioSource
 from .vae_crops import CropArguments
 from .vae_discriminators import DiscriminatorArguments
@@ -158,6 +160,21 @@ class VAETrainingArguments:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no YAML file: {error}") from error
         return build(cls, values, str(path))
+
+    def make_vae(self) -> DiTARVAE:
+        """
+        The tokenizer that a run begins with.
+
+        Returns:
+            [`DiTARVAE`], of fresh weights from the global generator, or from `start_from`; the fields in `vae` replace
+            those of its file.
+
+        Raises:
+            ValueError: If `vae` asks for other sizes than the weights have.
+        """
+        if self.start_from is None:
+            return DiTARVAE(DiTARVAEConfig(**self.vae))
+        return DiTARVAE.from_pretrained(self.start_from, dtype=torch.float32, **self.vae)
 
     def to_dict(self) -> dict[str, Any]:
         """All fields in plain types, as a YAML or JSON file holds them."""

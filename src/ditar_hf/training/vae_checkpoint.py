@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from transformers import PreTrainedModel
 
 from .vae_crops import CropState
 
@@ -109,6 +110,21 @@ def save_checkpoint(
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return target
+
+
+def save_model(model: PreTrainedModel, folder: Path):
+    """
+    Saves a model beside the checkpoints, weights first: where there is a `config.json`, all is there.
+
+    Args:
+        model (`PreTrainedModel`): The trained model.
+        folder (`Path`): The run's folder.
+    """
+    partial = folder / ".partial-model"
+    model.save_pretrained(partial)
+    for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
+        os.replace(file, folder / file.name)
+    shutil.rmtree(partial)
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path, arguments: dict[str, Any]) -> Progress:

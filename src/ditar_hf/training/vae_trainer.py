@@ -1,8 +1,6 @@
 """Training of the speech tokenizer: one loop, two optimizers, generator and discriminators (section 3.5.1)."""
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -16,11 +14,10 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
-from ..modeling.configuration_ditar_vae import DiTARVAEConfig
 from ..modeling.loss_ditar_vae import limit_bandwidth
 from ..modeling.modeling_ditar_vae import DiTARVAE
 from .vae_arguments import VAETrainingArguments
-from .vae_checkpoint import Progress, find_checkpoints, load_checkpoint, save_checkpoint
+from .vae_checkpoint import Progress, find_checkpoints, load_checkpoint, save_checkpoint, save_model
 from .vae_crops import CropBatches
 from .vae_discriminators import Discriminators
 from .vae_evaluation import evaluate_clips, load_clips, measure_latent_statistics
@@ -53,7 +50,7 @@ class VAETrainer:
         )
         with torch.random.fork_rng():
             torch.manual_seed(arguments.seed)
-            vae = build_vae(arguments)
+            vae = arguments.make_vae()
             has_discriminators = arguments.adversarial_start_step is not None
             discriminators = Discriminators(arguments.discriminators) if has_discriminators else None
         self.vae, self.optimizer = self._prepare(vae.train(), arguments.learning_rate)
@@ -327,29 +324,7 @@ class VAETrainer:
             if not (self.arguments.start_from and self.arguments.freeze_encoder_step == 0):
                 batches = DataLoader(self._make_crops(self.arguments.seed + 1), batch_size=None)
                 measure_latent_statistics(self.model, batches, self.arguments.num_statistics_batches)
-            partial = self.folder / ".partial-model"
-            self.model.save_pretrained(partial)
-            for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
-                os.replace(file, self.folder / file.name)
-            shutil.rmtree(partial)
+            save_model(self.model, self.folder)
         self.accelerator.wait_for_everyone()
         self.accelerator.end_training()
         return self.model
-
-
-def build_vae(arguments: VAETrainingArguments) -> DiTARVAE:
-    """
-    The tokenizer that a run begins with.
-
-    Args:
-        arguments ([`VAETrainingArguments`]): The run.
-
-    Returns:
-        [`DiTARVAE`], fresh or from `start_from`; its fields in `vae` replace those of the file.
-
-    Raises:
-        ValueError: If `vae` asks for other sizes than the weights have.
-    """
-    if arguments.start_from is None:
-        return DiTARVAE(DiTARVAEConfig(**arguments.vae))
-    return DiTARVAE.from_pretrained(arguments.start_from, dtype=torch.float32, **arguments.vae)
