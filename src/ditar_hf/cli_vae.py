@@ -29,11 +29,17 @@ def train_vae(
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint of the output folder.")] = False,
 ) -> None:
     """Train a speech tokenizer as a YAML file describes it; continue it with `--resume`."""
-    with exits_with_2(ValueError, OSError, ArithmeticError):
+    with exits_with_2(ValueError, OSError):
+        from .training.audio import UnusableAudioError
         from .training.vae_arguments import VAETrainingArguments
+        from .training.vae_checkpoint import RunError
         from .training.vae_trainer import VAETrainer
 
-        VAETrainer(VAETrainingArguments.from_yaml(config)).train(resume=resume)
+        trainer = VAETrainer(VAETrainingArguments.from_yaml(config))
+    # a ValueError of another kind in a long run is an error of ours, and shown whole
+    with exits_with_2(RunError, UnusableAudioError, ArithmeticError, OSError):
+        trainer.train(resume=resume)
+    trainer.accelerator.end_training()
 
 
 @app.command()

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import tarfile
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
 
+from ditar_hf.training.audio import UnusableAudioError
 from ditar_hf.training.data import EXAMPLE_FEATURES, AudioSource
 from ditar_hf.training.vae_crops import CropArguments, CropBatches
 
@@ -16,7 +18,7 @@ ARGUMENTS = CropArguments(crop_seconds=0.2, max_speed_change=0.1, window_rows=4)
 
 def make(sources, arguments=ARGUMENTS, batch_size=2, **kwargs):
     sources = [AudioSource(str(source)) if not isinstance(source, AudioSource) else source for source in sources]
-    return CropBatches(sources, arguments, 24000, 600, batch_size, **kwargs)
+    return CropBatches(sources, arguments, sampling_rate=24000, hop_length=600, batch_size=batch_size, **kwargs)
 
 
 def take(batches, count):
@@ -65,7 +67,7 @@ def test_processes_share_the_batches_of_one(recordings):
 def test_it_goes_on_from_any_state(recordings, kinds, at):
     sources = [kind(str(recordings)) for kind in kinds]
     whole = take(make(sources), 9)
-    rest = take(make(sources, states=[whole[at - 1]["state"]]), 9 - at)
+    rest = take(make(sources, first_batch=at, positions=whole[at - 1]["positions"]), 9 - at)
     assert_same_rows(rows_of(whole[at:]), rows_of(rest))
 
 
@@ -94,6 +96,8 @@ def test_loudness_is_drawn_and_silence_stays(recordings, tmp_path):
     (tmp_path / "silence").mkdir()
     soundfile.write(tmp_path / "silence/a.wav", np.zeros(24000, np.float32), 24000)
     assert not rows_of(take(make([tmp_path / "silence"]), 1))[0][1].any()
+    soundfile.write(tmp_path / "silence/a.wav", np.full(24000, 1e-3, np.float32), 24000)
+    assert rows_of(take(make([tmp_path / "silence"]), 1))[0][1].abs().max() < 1.2e-3 * 10 ** (30 / 20)
     kept = dataclasses.replace(ARGUMENTS, peak_decibels=None, max_speed_change=0.0)
     for identifier, waveform in rows_of(take(make([recordings], kept), 4)):
         assert waveform.abs().max() <= np.abs(soundfile.read(recordings / identifier)[0]).max() * 1.3, identifier
@@ -141,6 +145,7 @@ def test_unusable_recordings_are_named_once_each(recordings):
         {"crop_seconds": 0},
         {"peak_decibels": (-1.0, -16.0)},
         {"peak_decibels": (-3.0, 3.0)},
+        {"max_gain_decibels": -1.0},
         {"max_speed_change": 0.6},
         {"invert_probability": 1.5},
         {"narrow_probability": -0.1},
@@ -150,3 +155,17 @@ def test_unusable_recordings_are_named_once_each(recordings):
 def test_bad_values_are_refused(values):
     with pytest.raises(ValueError, match=f"`{next(iter(values))}`"):
         CropArguments(**values)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_empty_stream_is_named(tmp_path, num_workers):
+    (tmp_path / "empty").mkdir()
+    source = AudioSource(str(tmp_path / "empty/*.tar"))
+    with tarfile.open(tmp_path / "empty/a.tar", "w"):
+        pass
+    loader = DataLoader(make([source]), batch_size=None, num_workers=num_workers)
+    if num_workers:
+        assert "empty/*.tar" in take(loader, 1)[0]["error"]
+    else:
+        with pytest.raises(UnusableAudioError, match="there is no speech in .*empty"):
+            take(loader, 1)

@@ -248,10 +248,10 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
         self,
         waveforms: torch.Tensor,
         waveforms_mask: torch.Tensor | None = None,
-        target_waveforms: torch.Tensor | None = None,
-        bandwidths: torch.Tensor | None = None,
         generator: torch.Generator | list[torch.Generator] | None = None,
         return_dict: bool | None = None,
+        target_waveforms: torch.Tensor | None = None,
+        bandwidths: torch.Tensor | None = None,
     ) -> DiTARVAEOutput | tuple:
         """
         Reconstructs waveforms and measures how well.
@@ -259,13 +259,13 @@ class DiTARVAE(CompleteWeightsMixin, PreTrainedModel):
         Args:
             waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`): As for `encode`.
             waveforms_mask (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*): 1 for real samples.
+            generator (`torch.Generator`, *optional*): Source of the posterior's draw; not drawn from in `eval()`.
+            return_dict (`bool`, *optional*): Whether to return a [`DiTARVAEOutput`] rather than a tuple.
             target_waveforms (`torch.Tensor` of shape `(batch_size, num_samples)`, *optional*):
                 What the reconstruction should be, where it is not `waveforms` itself.
             bandwidths (`torch.Tensor` of shape `(batch_size,)`, *optional*):
                 Highest frequency in Hz that a row's recording holds: what the reconstruction has above it is no error,
                 so material of 16 kHz does not teach that speech ends at 8 kHz.
-            generator (`torch.Generator`, *optional*): Source of the posterior's draw; not drawn from in `eval()`.
-            return_dict (`bool`, *optional*): Whether to return a [`DiTARVAEOutput`] rather than a tuple.
 
         Returns:
             [`DiTARVAEOutput`].

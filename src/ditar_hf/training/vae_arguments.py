@@ -10,13 +10,17 @@ from typing import Any
 
 import torch
 import yaml
-from transformers import SchedulerType
+from transformers import SchedulerType, get_scheduler
 
-from ..modeling.configuration_ditar_vae import DiTARVAEConfig
+from ..modeling.configuration_ditar_vae import DiTARVAEConfig, refuse_unknown_keys
 from ..modeling.modeling_ditar_vae import DiTARVAE
 from .data import AudioSource
 from .vae_crops import CropArguments
 from .vae_discriminators import DiscriminatorArguments
+
+# they follow a metric, which this loop does not give them
+UNFIT_SCHEDULES = (SchedulerType.REDUCE_ON_PLATEAU, SchedulerType.GREEDY)
+VAE_FIELDS = {entry.name for entry in dataclasses.fields(DiTARVAEConfig)}
 
 
 @dataclass
@@ -123,6 +127,9 @@ class VAETrainingArguments:
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: it must be at least 1.")
+        for name in ("adversarial_start_step", "freeze_encoder_step"):
+            if getattr(self, name) is not None and getattr(self, name) < 0:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: give a step from 0 on, or leave it out.")
         for name in ("learning_rate", "discriminator_learning_rate", "max_grad_norm"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: it must be positive.")
@@ -133,11 +140,31 @@ class VAETrainingArguments:
             raise ValueError(f"`ema_decay` is {self.ema_decay}: it must lie in [0, 1); 0 keeps no average.")
         if self.mixed_precision not in ("no", "bf16"):
             raise ValueError(f"`mixed_precision` is {self.mixed_precision!r}: use 'no' or 'bf16'.")
-        schedules = [kind.value for kind in SchedulerType]
-        if self.lr_scheduler_type not in schedules:
-            raise ValueError(f"`lr_scheduler_type` is {self.lr_scheduler_type!r}: use one of {', '.join(schedules)}.")
+        self._check_schedule()
+        refuse_unknown_keys(DiTARVAEConfig(), {key: value for key, value in self.vae.items() if key not in VAE_FIELDS})
         if self.start_from is None:
             DiTARVAEConfig(**self.vae)
+
+    def _check_schedule(self):
+        schedules = [kind.value for kind in SchedulerType if kind not in UNFIT_SCHEDULES]
+        if self.lr_scheduler_type not in schedules:
+            raise ValueError(f"`lr_scheduler_type` is {self.lr_scheduler_type!r}: use one of {', '.join(schedules)}.")
+        try:
+            self.make_scheduler(torch.optim.SGD([torch.zeros(1)], self.learning_rate))
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"`lr_scheduler_kwargs` ({self.lr_scheduler_kwargs}) do not fit {self.lr_scheduler_type!r}: {error}"
+            ) from error
+
+    def make_scheduler(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """The schedule of this run for an optimizer."""
+        return get_scheduler(
+            self.lr_scheduler_type,
+            optimizer,
+            self.warmup_steps,
+            self.max_steps,
+            scheduler_specific_kwargs=self.lr_scheduler_kwargs or None,
+        )
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> "VAETrainingArguments":

@@ -4,16 +4,15 @@ import json
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
 from transformers import PreTrainedModel
 
-from .vae_crops import CropState
-
-# fields that may differ when a run is resumed: they change nothing that is learnt
+# fields that may differ when a run is resumed: they change nothing that is learnt, but for rounding
 FREE_FIELDS = {
     "output_dir",
     "eval_data",
@@ -24,9 +23,14 @@ FREE_FIELDS = {
     "save_steps",
     "save_total_limit",
     "report_to",
+    "num_workers",
     "cpu",
 }
 RUN_FILE = "run.json"
+
+
+class RunError(ValueError):
+    """A run that cannot begin or go on where it was told to."""
 
 
 @dataclass
@@ -35,29 +39,12 @@ class Progress:
     Where a run stands, beside its tensors.
 
     Args:
-        step (`int`): Updates done.
-        next_worker (`int`): Worker whose batch comes next.
-        crop_states (`list[CropState]`): Of each worker.
+        step (`int`, *optional*, defaults to 0): Updates done.
+        positions (`dict[int, dict]`, *optional*): Of this process in the streamed sources.
     """
 
-    step: int
-    next_worker: int
-    crop_states: list[CropState]
-
-    @classmethod
-    def start(cls, num_workers: int) -> "Progress":
-        """Of a run that has not begun."""
-        return cls(0, 0, [CropState(batch=worker) for worker in range(max(1, num_workers))])
-
-    def states_from_here(self) -> list[CropState]:
-        """States for new workers, the first of which makes the next batch."""
-        return self.crop_states[self.next_worker :] + self.crop_states[: self.next_worker]
-
-    def consume(self, batch: dict[str, Any], first_worker: int):
-        """Notes that a batch was used; `first_worker` is the one from which this process's workers are counted."""
-        worker = (batch["worker"] + first_worker) % len(self.crop_states)
-        self.crop_states[worker] = batch["state"]
-        self.next_worker = (worker + 1) % len(self.crop_states)
+    step: int = 0
+    positions: dict[int, dict[str, Any]] = field(default_factory=dict)
 
 
 def find_checkpoints(folder: Path) -> list[Path]:
@@ -67,7 +54,12 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 
 def save_checkpoint(
-    accelerator: Accelerator, folder: Path, progress: Progress, arguments: dict[str, Any], total_limit: int
+    accelerator: Accelerator,
+    folder: Path,
+    progress: Progress,
+    run: dict[str, Any],
+    total_limit: int,
+    save_more: Callable[[Path], None],
 ) -> Path:
     """
     Writes `checkpoint-<step>` under a temporary name and renames it when it is whole, then removes the oldest.
@@ -76,8 +68,9 @@ def save_checkpoint(
         accelerator (`Accelerator`): Knows the models, optimizers and other objects of the run.
         folder (`Path`): The run's folder.
         progress ([`Progress`]): Of this process.
-        arguments (`dict`): Of the run, to be compared when it is resumed.
+        run (`dict`): What describes the run, to be compared when it is resumed.
         total_limit (`int`): Checkpoints kept.
+        save_more (`Callable`): Writes what else belongs into the folder that it is given, in the main process.
 
     Returns:
         The checkpoint's folder.
@@ -96,20 +89,28 @@ def save_checkpoint(
         own = partial / f"progress_{accelerator.process_index}.json"
         own.write_text(json.dumps(asdict(progress)), encoding="utf-8")
         if accelerator.is_main_process:
-            run = {"num_processes": accelerator.num_processes, "arguments": arguments}
             (partial / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
-    except BaseException:
+            save_more(partial)
+            _flush(partial)
+    except Exception as error:
+        # on a full disk the writers of torch and safetensors raise errors of their own kinds
         shutil.rmtree(partial, ignore_errors=True)
-        raise
+        raise OSError(f"{target} cannot be written, earlier checkpoints are as they were: {error}") from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        if target.exists():
-            shutil.rmtree(target)
         os.replace(partial, target)
         for old in find_checkpoints(folder)[:-total_limit]:
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return target
+
+
+def _flush(folder: Path):
+    """Waits until all files are on the disk, so that nothing older is removed before."""
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as stream:
+                os.fsync(stream.fileno())
 
 
 def save_model(model: PreTrainedModel, folder: Path):
@@ -127,49 +128,44 @@ def save_model(model: PreTrainedModel, folder: Path):
     shutil.rmtree(partial)
 
 
-def load_checkpoint(accelerator: Accelerator, checkpoint: Path, arguments: dict[str, Any]) -> Progress:
+def load_checkpoint(accelerator: Accelerator, checkpoint: Path, run: dict[str, Any]) -> Progress:
     """
     Brings a run back to where a checkpoint was written.
 
     Args:
         accelerator (`Accelerator`): Knows the models, optimizers and other objects of the run.
         checkpoint (`Path`): Folder written by `save_checkpoint`.
-        arguments (`dict`): Of the run that wants to go on.
+        run (`dict`): What describes the run that wants to go on.
 
     Returns:
         [`Progress`] of this process.
 
     Raises:
-        ValueError: If the run was another one; the message says what differs.
+        RunError: If the run was another one; the message says what differs.
     """
-    run = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
+    stored = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
     differences = [
-        f"`{name}` was {value}, is {new}"
-        for name, value, new in differing_fields(run["arguments"], json.loads(json.dumps(arguments)))
+        f"`{name}` was {before}, is {after}"
+        for name, before, after in differing_fields(stored, json.loads(json.dumps(run)))
+        if name.split(".")[0].split("[")[0] not in FREE_FIELDS
     ]
-    if run["num_processes"] != accelerator.num_processes:
-        differences.append(f"the number of processes was {run['num_processes']}, is {accelerator.num_processes}")
     if differences:
-        raise ValueError(
-            f"{checkpoint} is of a run with another configuration: {'; '.join(differences)}. Restore it, or begin a "
-            "new run with `start_from` in another `output_dir`."
+        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
+        raise RunError(
+            f"{checkpoint} is of a run with another configuration: {'; '.join(differences[:4])}{more}. Restore it, or "
+            "begin a new run with `start_from` in another `output_dir`."
         )
     accelerator.load_state(str(checkpoint))
     values = json.loads((checkpoint / f"progress_{accelerator.process_index}.json").read_text(encoding="utf-8"))
-    for state in values["crop_states"]:
-        state["positions"] = {int(index): position for index, position in state["positions"].items()}
-    return Progress(values["step"], values["next_worker"], [CropState(**state) for state in values["crop_states"]])
+    return Progress(values["step"], {int(index): position for index, position in values["positions"].items()})
 
 
-def differing_fields(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[tuple[str, Any, Any]]:
-    """Name, old and new value of each field in which two descriptions of a run differ, but for `FREE_FIELDS`."""
-    found = []
-    for name in {**old, **new}:
-        before, after = old.get(name), new.get(name)
-        if not prefix and name in FREE_FIELDS:
-            continue
-        if isinstance(before, dict) and isinstance(after, dict):
-            found += differing_fields(before, after, f"{prefix}{name}.")
-        elif before != after:
-            found.append((f"{prefix}{name}", before, after))
-    return found
+def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """Name, old and new value of each place in which two descriptions of a run differ, such as `data[0].weight`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        places = [(f"{name}.{key}".lstrip("."), old.get(key), new.get(key)) for key in {**old, **new}]
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        places = [(f"{name}[{index}]", *pair) for index, pair in enumerate(zip(old, new, strict=True))]
+    else:
+        return [] if old == new else [(name, old, new)]
+    return [difference for place, before, after in places for difference in differing_fields(before, after, place)]

@@ -1,10 +1,12 @@
 """Batches of random crops for the training of the speech tokenizer, each a function of its number alone."""
 
 import copy
+import hashlib
 import itertools
+import math
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,13 +28,14 @@ class CropArguments:
     """
     How crops are cut from recordings and varied.
 
-    A crop's loudness is drawn, not kept: its peak is brought to a level uniform in `peak_decibels`. What is shorter
-    than a crop is followed by zeros.
+    A crop's loudness is drawn, not kept: its peak is brought to a level uniform in `peak_decibels`, but a pause is not
+    raised by more than `max_gain_decibels`. What is shorter than a crop is followed by zeros.
 
     Args:
         crop_seconds (`float`, *optional*, defaults to 1.2): Length of a crop, rounded to whole latent frames.
         peak_decibels (`tuple[float, float]`, *optional*, defaults to `(-16.0, -1.0)`):
             Range of a crop's peak, in dB of full scale; `None` leaves the level as it was recorded.
+        max_gain_decibels (`float`, *optional*, defaults to 30.0): Most by which a crop is made louder.
         max_speed_change (`float`, *optional*, defaults to 0.0):
             Half of the crops are played up to this share slower or faster, which makes new voices; 0.12 is two
             semitones either way.
@@ -52,11 +55,16 @@ class CropArguments:
 
     crop_seconds: float = 1.2
     peak_decibels: tuple[float, float] | None = (-16.0, -1.0)
+    max_gain_decibels: float = 30.0
     max_speed_change: float = 0.0
     invert_probability: float = 0.5
     narrow_probability: float = 0.25
     min_sampling_rate: int = 16000
     window_rows: int = 256
+
+    def without_changes(self) -> "CropArguments":
+        """The same lengths of the recordings as they are: no level, speed, sign or bandwidth is drawn."""
+        return replace(self, peak_decibels=None, max_speed_change=0.0, invert_probability=0.0, narrow_probability=0.0)
 
     def __post_init__(self):
         if not self.crop_seconds > 0:
@@ -65,6 +73,8 @@ class CropArguments:
             self.peak_decibels = tuple(self.peak_decibels)
             if len(self.peak_decibels) != 2 or not self.peak_decibels[0] <= self.peak_decibels[1] <= 0:
                 raise ValueError(f"`peak_decibels` is {self.peak_decibels}: give the lower and the upper, up to 0 dB.")
+        if not self.max_gain_decibels >= 0:
+            raise ValueError(f"`max_gain_decibels` is {self.max_gain_decibels}: it must not be negative.")
         if not 0 <= self.max_speed_change < 0.5:
             raise ValueError(f"`max_speed_change` is {self.max_speed_change}: it must lie in [0, 0.5).")
         for name in ("invert_probability", "narrow_probability"):
@@ -77,7 +87,7 @@ class CropArguments:
 @dataclass
 class StreamPosition:
     """
-    Where a consumer stands in a streamed source.
+    Where a process stands in a streamed source.
 
     Args:
         epoch (`int`): Passes finished.
@@ -97,20 +107,21 @@ class StreamReader:
     Rows of a streamed source for ever, shuffled in windows, from any position.
 
     Args:
-        rows (`datasets.IterableDataset`): The source, already this consumer's share.
+        rows (`datasets.IterableDataset`): The source, already this process's share.
+        path (`str`): Its path, for the message.
         window_rows (`int`): Rows shuffled together.
         seed (`str`): Makes the order of a window, with its number.
         position ([`StreamPosition`]): Where to begin; kept up to date.
     """
 
-    def __init__(self, rows: IterableDataset, window_rows: int, seed: str, position: StreamPosition):
-        self.rows, self.window_rows, self.seed, self.position = rows, window_rows, seed, position
+    def __init__(self, rows: IterableDataset, path: str, window_rows: int, seed: str, position: StreamPosition):
+        self.rows, self.path, self.window_rows, self.seed, self.position = rows, path, window_rows, seed, position
         self._window: list[dict[str, Any]] = []
         self._iterator: Iterator[dict[str, Any]] | None = None
         self._rows_read = 0
 
     def __next__(self) -> dict[str, Any]:
-        """The next row; raises a ValueError if a whole pass finds none."""
+        """The next row; raises an UnusableAudioError if a whole pass finds none."""
         if self._iterator is None:
             self._open()
             self._read_window()
@@ -120,7 +131,7 @@ class StreamReader:
                 self.position.state = copy.deepcopy(self.rows.state_dict())
             else:
                 if not self._rows_read:
-                    raise ValueError("A streamed source has no rows: see its `path`.")
+                    raise UnusableAudioError(f"`path`: there is no speech in {self.path}.")
                 self.position.epoch, self.position.window, self.position.row = self.position.epoch + 1, 0, 0
                 self.position.state = None
                 self._open()
@@ -142,20 +153,6 @@ class StreamReader:
         random.Random(key).shuffle(self._window)
 
 
-@dataclass
-class CropState:
-    """
-    What brings [`CropBatches`] back to where it was.
-
-    Args:
-        batch (`int`): Number of the next batch.
-        positions (`dict`): Of the streamed sources, by their number.
-    """
-
-    batch: int = 0
-    positions: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-
 class CropBatches(TorchIterableDataset):
     """
     Finished batches of crops without end; `DataLoader(batches, batch_size=None)` leaves them as they are.
@@ -172,35 +169,50 @@ class CropBatches(TorchIterableDataset):
         batch_size (`int`): Crops in a batch of one process.
         seed (`int`, *optional*, defaults to 0): Of all draws.
         rank, world_size (`int`, *optional*): This process and how many there are.
-        states (`list[CropState]`, *optional*): Of each worker, from the batches' `"state"`.
+        first_batch (`int`, *optional*, defaults to 0): Number of the batch to begin with.
+        positions (`dict[int, dict]`, *optional*): Of the streamed sources, as the batch before gives them.
 
     Yields:
         `dict` with `target_waveforms` and `waveforms` `(batch_size, num_samples)`, what shall be made and what the
         encoder hears; `bandwidths` `(batch_size,)` in Hz; `ids` and `seeds`, lists; `rejected`, a dict from the ids
-        of unusable recordings to why; `state`, the [`CropState`] after it; `worker`.
+        of unusable recordings to why; `positions` in the streamed sources after it. A worker of a loader that cannot
+        go on gives `{"error": message}`, since an exception would lose its message on the way.
 
     Raises:
-        ValueError: If a source is empty, or a thousand of its recordings in a row cannot be used.
+        ValueError: If a folder is empty, or several workers shall read a streamed source.
+        UnusableAudioError: When it is read, if a thousand recordings in a row cannot be used, or a stream has none.
     """
 
     def __init__(
         self,
         sources: Sequence[AudioSource],
         arguments: CropArguments,
+        *,
         sampling_rate: int,
         hop_length: int,
         batch_size: int,
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        states: Sequence[CropState] | None = None,
+        first_batch: int = 0,
+        positions: Mapping[int, dict[str, Any]] | None = None,
     ):
         super().__init__()
         self.arguments, self.sampling_rate, self.seed = arguments, sampling_rate, seed
-        self.batch_size, self.rank, self.world_size, self.states = batch_size, rank, world_size, states
+        self.batch_size, self.rank, self.world_size = batch_size, rank, world_size
+        self.first_batch, self.positions = first_batch, dict(positions or {})
         self.sources = list(sources)
         self.rows = [source.read() for source in self.sources]
         self.num_samples = max(1, round(arguments.crop_seconds * sampling_rate / hop_length)) * hop_length
+
+    def describe_rows(self) -> list[dict[str, Any]]:
+        """Of each source what tells whether it is the same later: number of rows and a hash of ids, for a folder."""
+        return [
+            {"num_rows": len(rows), "ids_hash": hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()}
+            if isinstance(rows, Dataset) and "id" in rows.column_names
+            else {}
+            for rows in self.rows
+        ]
 
     def check_workers(self, num_workers: int):
         """
@@ -219,11 +231,11 @@ class CropBatches(TorchIterableDataset):
         worker = get_worker_info()
         worker_id, num_workers = (0, 1) if worker is None else (worker.id, worker.num_workers)
         self.check_workers(num_workers)
-        state = self.states[worker_id] if self.states else CropState(batch=worker_id)
-        positions = {i: StreamPosition(**position) for i, position in state.positions.items()}
+        positions = {index: StreamPosition(**position) for index, position in self.positions.items()}
         readers = {
             index: StreamReader(
                 split_dataset_by_node(rows, self.rank, self.world_size),
+                self.sources[index].path,
                 self.arguments.window_rows,
                 f"{self.seed}-{index}-{self.rank}",
                 positions.setdefault(index, StreamPosition()),
@@ -231,22 +243,26 @@ class CropBatches(TorchIterableDataset):
             for index, rows in enumerate(self.rows)
             if isinstance(rows, IterableDataset)
         }
-        batch = state.batch
-        while True:
-            crops, rejected = [], {}
-            for row in range(self.batch_size):
-                number = (batch * self.world_size + self.rank) * self.batch_size + row
-                crops.append(self._draw(number, readers, rejected))
-            batch += num_workers
-            yield {
-                **{name: torch.stack([crop[name] for crop in crops]) for name in ("target_waveforms", "waveforms")},
-                "bandwidths": torch.tensor([crop["bandwidth"] for crop in crops]),
-                "ids": [crop["id"] for crop in crops],
-                "seeds": [crop["seed"] for crop in crops],
-                "rejected": rejected,
-                "state": CropState(batch, {i: vars(copy.deepcopy(p)) for i, p in positions.items()}),
-                "worker": worker_id,
-            }
+        for number in itertools.count(self.first_batch + worker_id, num_workers):
+            try:
+                batch = self._make_batch(number, readers)
+            except UnusableAudioError as error:
+                if worker is None:
+                    raise
+                yield {"error": str(error)}
+                return
+            yield {**batch, "positions": {index: copy.deepcopy(asdict(p)) for index, p in positions.items()}}
+
+    def _make_batch(self, number: int, readers: dict[int, StreamReader]) -> dict[str, Any]:
+        first, rejected = (number * self.world_size + self.rank) * self.batch_size, {}
+        crops = [self._draw(crop, readers, rejected) for crop in range(first, first + self.batch_size)]
+        return {
+            **{name: torch.stack([crop[name] for crop in crops]) for name in ("target_waveforms", "waveforms")},
+            "bandwidths": torch.tensor([crop["bandwidth"] for crop in crops]),
+            "ids": [crop["id"] for crop in crops],
+            "seeds": [crop["seed"] for crop in crops],
+            "rejected": rejected,
+        }
 
     def _draw(self, number: int, readers: dict[int, StreamReader], rejected: dict[str, str]) -> dict[str, Any]:
         """Crop of a number, from the first recording drawn that can be used."""
@@ -259,7 +275,7 @@ class CropBatches(TorchIterableDataset):
                 return {"id": row["id"], "seed": rng.getrandbits(63), **self._crop(row["audio"], rng)}
             except UnusableAudioError as error:
                 rejected[f"{self.sources[index].path}: {row['id']}"] = str(error)
-        raise ValueError(
+        raise UnusableAudioError(
             f"`data`: {MOST_FAILURES} recordings in a row cannot be used. The last one is {row['id']}: "
             f"{list(rejected.values())[-1]}."
         )
@@ -271,9 +287,10 @@ class CropBatches(TorchIterableDataset):
         samples, rate = decode_audio(audio, rng.random(), seconds, arguments.min_sampling_rate)
         bandwidth = min(rate * speed, self.sampling_rate) / 2
         samples = resample_audio(samples, rate * speed, self.sampling_rate)[: self.num_samples]
-        peak = np.abs(samples).max()
-        if arguments.peak_decibels is not None and peak > 1e-3:  # what is silent stays so
-            samples = samples * (10 ** (rng.uniform(*arguments.peak_decibels) / 20) / peak)
+        if arguments.peak_decibels is not None:
+            peak_decibels = 20 * math.log10(max(np.abs(samples).max(), 1e-9))
+            gain = min(rng.uniform(*arguments.peak_decibels) - peak_decibels, arguments.max_gain_decibels)
+            samples = samples * 10 ** (gain / 20)
         if rng.random() < arguments.invert_probability:
             samples = -samples
         target = torch.from_numpy(np.pad(samples, (0, self.num_samples - len(samples))).astype(np.float32))

@@ -34,8 +34,8 @@ class DiscriminatorArguments:
             Groups of their convolutions.
 
     Raises:
-        ValueError: If the lists for the scales have different lengths, a list is empty or a group does not divide its
-            channels.
+        ValueError: If the lists for the scales have different lengths, a list is empty, a size is not positive or a
+            group does not divide its channels.
     """
 
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
@@ -54,6 +54,9 @@ class DiscriminatorArguments:
             )
         if not self.period_channels or not self.scale_channels:
             raise ValueError("`period_channels` and `scale_channels` must not be empty.")
+        for name in ("periods", "period_channels", "scale_channels", "scale_strides", "scale_groups"):
+            if any(value < 1 for value in getattr(self, name)):
+                raise ValueError(f"`{name}` is {getattr(self, name)}: all must be positive.")
         if self.crop_seconds is not None and not self.crop_seconds > 0:
             raise ValueError(f"`crop_seconds` is {self.crop_seconds}: it must be positive.")
         if self.num_scales < 0 or not (self.periods or self.num_scales):

@@ -16,7 +16,7 @@ CLIP_SECONDS = 6.0
 
 
 @dataclass
-class Clip:
+class HeldOutClip:
     """A recording to be reconstructed: `waveforms` `(1, num_samples)`, `bandwidths` `(1,)` in Hz."""
 
     name: str
@@ -24,7 +24,9 @@ class Clip:
     bandwidths: torch.Tensor
 
 
-def load_clips(sources: Sequence[AudioSource], num_clips: int, config: DiTARVAEConfig) -> list[Clip]:
+def load_clips(
+    sources: Sequence[AudioSource], num_clips: int, config: DiTARVAEConfig, min_sampling_rate: int
+) -> list[HeldOutClip]:
     """
     Beginnings of the first recordings of some sources, as many from each.
 
@@ -32,9 +34,10 @@ def load_clips(sources: Sequence[AudioSource], num_clips: int, config: DiTARVAEC
         sources (`list[AudioSource]`): Where they come from.
         num_clips (`int`): How many in all, at most.
         config ([`DiTARVAEConfig`]): Sampling rate and hop.
+        min_sampling_rate (`int`): Recordings of a lower rate are passed over, in Hz.
 
     Returns:
-        `list[Clip]`, each of whole latent frames and at most six seconds.
+        `list[HeldOutClip]`, each of whole latent frames and at most six seconds.
 
     Raises:
         ValueError: If none of a source can be used.
@@ -42,19 +45,19 @@ def load_clips(sources: Sequence[AudioSource], num_clips: int, config: DiTARVAEC
     clips = []
     for index, source in enumerate(sources):
         share = num_clips // len(sources) + (index < num_clips % len(sources))
-        found: list[Clip] = []
+        found: list[HeldOutClip] = []
         for row in islice(source.read(), 100 + share):
             if len(found) == share:
                 break
             try:
-                samples, rate = decode_audio(row["audio"], 0.0, CLIP_SECONDS)
+                samples, rate = decode_audio(row["audio"], 0.0, CLIP_SECONDS, min_sampling_rate)
             except UnusableAudioError:
                 continue
             waveform = torch.from_numpy(resample_audio(samples, rate, config.sampling_rate))
             waveform = waveform[: len(waveform) // config.hop_length * config.hop_length]
             if len(waveform):
                 bandwidth = min(rate, config.sampling_rate) / 2
-                found.append(Clip(row["id"], waveform[None], torch.tensor([float(bandwidth)])))
+                found.append(HeldOutClip(row["id"], waveform[None], torch.tensor([float(bandwidth)])))
         if share and not found:
             raise ValueError(f"`eval_data`: no recording of {source.path} can be used.")
         clips += found
@@ -63,14 +66,14 @@ def load_clips(sources: Sequence[AudioSource], num_clips: int, config: DiTARVAEC
 
 @torch.no_grad()
 def evaluate_clips(
-    vae: DiTARVAE, clips: Sequence[Clip]
+    vae: DiTARVAE, clips: Sequence[HeldOutClip]
 ) -> tuple[dict[str, float], dict[str, tuple[torch.Tensor, torch.Tensor]]]:
     """
     Losses over whole clips, from the posterior's mean.
 
     Args:
         vae ([`DiTARVAE`]): The tokenizer, put into `eval()`.
-        clips (`list[Clip]`): What to reconstruct.
+        clips (`list[HeldOutClip]`): What to reconstruct.
 
     Returns:
         `dict` of the mean losses, and the pairs of recording and reconstruction, each `(num_samples,)` on the CPU.
