@@ -56,9 +56,9 @@ def test_encodes_completes_and_refuses_another_tokenizer(run, vae, make_vae_conf
     assert [row["id"] for row in rows] == ["a.wav", "b.flac"]
     assert [row["latents"].shape for row in rows] == [(40, 8), (20, 8)]
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("latents*")}
-    (tmp_path / "store" / "latents-00000.parquet").touch()
     again = run(tmp_path / "data", "store", "--vae", "vae", "--language", "en", "--device", "cpu")
     assert again.stdout == result.stdout and len(before) == 2
+    assert before == {file: file.stat().st_mtime_ns for file in before}  # nothing was done anew
     torch.manual_seed(1)
     DiTARVAE(make_vae_config()).save_pretrained(tmp_path / "other")
     assert_refused(run("data", "store", "--vae", "other", "--language", "en"), "begun with something else: `vae_hash`")
@@ -102,6 +102,7 @@ def test_options_reach_the_library(run, vae, spy):
         "language": "de",
     }
     settings = {"max_seconds": 7.5, "rows_per_shard": 11, "batch_seconds": 3.0, "dtype": "bfloat16"}
+    settings |= {"patch_size": 2, "min_sampling_rate": 8000}
     options = [
         part for name, value in {**of_source, **settings}.items() for part in (f"--{name.replace('_', '-')}", value)
     ]
@@ -113,8 +114,8 @@ def test_options_reach_the_library(run, vae, spy):
 
 def test_the_help_names_the_defaults_of_the_library(run):
     text, parameters = run("--help").stdout, inspect.signature(latents.encode_source).parameters
-    for name in ("max_seconds", "rows_per_shard", "batch_seconds"):
-        assert f"{parameters[name].default:g} if not given" in text
+    for name in ("patch_size", "max_seconds", "min_sampling_rate", "rows_per_shard", "batch_seconds"):
+        assert f"{parameters[name].default} if not given".replace(".0 ", " ") in text
     assert f"{parameters['dtype'].default} (if not given)" in text
 
 

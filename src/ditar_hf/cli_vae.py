@@ -20,6 +20,30 @@ if TYPE_CHECKING:
 # recognisers and trackers of pitch need some frames
 SHORTEST_CLIP_SECONDS = 0.1
 
+# options that the commands share; what is not given is left to `AudioSource`
+VAE_HELP = "Folder or Hub id of a speech tokenizer, or of a DiTAR model with one."
+DataArgument = Annotated[
+    str, typer.Argument(help="A folder, tar files (a pattern in quotes), or with `--format datasets` a Hub id.")
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(
+        help="metadata, ljspeech, libritts, librilight, files, webdataset or datasets. Not given: looked up."
+    ),
+]
+NameOption = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")]
+SplitOption = Annotated[str | None, typer.Option(help="Split of a Hub data set; `train` if not given.")]
+RevisionOption = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
+StreamingOption = Annotated[bool, typer.Option(help="Read a Hub data set as it arrives, without a copy.")]
+AudioColumnOption = Annotated[str | None, typer.Option(help="Column of the audio, if not `audio`.")]
+TextColumnOption = Annotated[str | None, typer.Option(help="Column of the text, if not `text`.")]
+SpeakerColumnOption = Annotated[str | None, typer.Option(help="Column of the speaker, if not `speaker`.")]
+LanguageColumnOption = Annotated[str | None, typer.Option(help="Column of the language, if not `language`.")]
+LanguageOption = Annotated[str | None, typer.Option(help="Language of all rows that do not name their own.")]
+DeviceOption = Annotated[
+    str | None, typer.Option(help="Where to compute: cpu, cuda, mps … Not given: a GPU if there is one.")
+]
+
 app = typer.Typer()
 
 
@@ -44,27 +68,26 @@ def train_vae(
 
 @app.command()
 def encode(
-    data: Annotated[
-        str, typer.Argument(help="A folder, tar files (a pattern in quotes), or with `--format datasets` a Hub id.")
-    ],
+    data: DataArgument,
     out: Annotated[Path, typer.Argument(help="Folder of latents: new, or one to be completed.")],
-    vae: Annotated[str, typer.Option(help="Folder or Hub id of a speech tokenizer, or of a DiTAR model with one.")],
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="metadata, ljspeech, libritts, librilight, files, webdataset or datasets. Not given: looked up."
-        ),
+    vae: Annotated[str, typer.Option(help=VAE_HELP)],
+    format: FormatOption = None,
+    name: NameOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = None,
+    streaming: StreamingOption = False,
+    audio_column: AudioColumnOption = None,
+    text_column: TextColumnOption = None,
+    speaker_column: SpeakerColumnOption = None,
+    language_column: LanguageColumnOption = None,
+    language: LanguageOption = None,
+    patch_size: Annotated[
+        int | None, typer.Option(help="Frames in a patch of the model that the latents are for; 4 if not given.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a Hub data set; `train` if not given.")] = None,
-    revision: Annotated[str | None, typer.Option(help="Revision of a Hub data set.")] = None,
-    streaming: Annotated[bool, typer.Option(help="Read a Hub data set as it arrives, without a copy.")] = False,
-    audio_column: Annotated[str | None, typer.Option(help="Column of the audio, if not `audio`.")] = None,
-    text_column: Annotated[str | None, typer.Option(help="Column of the text, if not `text`.")] = None,
-    speaker_column: Annotated[str | None, typer.Option(help="Column of the speaker, if not `speaker`.")] = None,
-    language_column: Annotated[str | None, typer.Option(help="Column of the language, if not `language`.")] = None,
-    language: Annotated[str | None, typer.Option(help="Language of all rows that do not name their own.")] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Longer recordings are left out; 40 if not given.")] = None,
+    min_sampling_rate: Annotated[
+        int | None, typer.Option(help="Recordings of a lower rate, in Hz, are left out; 16000 if not given.")
+    ] = None,
     rows_per_shard: Annotated[int | None, typer.Option(help="Rows of a file; 500 if not given.")] = None,
     batch_seconds: Annotated[
         float | None, typer.Option(help="Most seconds that are encoded at once; 100 if not given.")
@@ -72,38 +95,44 @@ def encode(
     dtype: Annotated[
         str | None, typer.Option(help="Precision of the computation: float32 (if not given), bfloat16 or float16.")
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute: cpu, cuda, mps … Not given: a GPU if there is one.")
-    ] = None,
+    device: DeviceOption = None,
 ) -> None:
     """Encode a data set into latents for training; run it again to complete what was stopped."""
+    # data is read while it is encoded, so bad input shows only there
     with exits_with_2(ValueError, OSError):
         from .training.data import AudioSource
         from .training.latents import encode_source
 
-        columns = given(
+        of_source = given(
+            format=format,
+            name=name,
+            split=split,
+            revision=revision,
             audio_column=audio_column,
             text_column=text_column,
             speaker_column=speaker_column,
             language_column=language_column,
+            language=language,
         )
-        options = given(format=format, name=name, split=split, revision=revision, language=language)
-        source = AudioSource(data, streaming=streaming, **columns, **options)
+        source = AudioSource(data, streaming=streaming, **of_source)
         settings = given(
-            max_seconds=max_seconds, rows_per_shard=rows_per_shard, batch_seconds=batch_seconds, dtype=dtype
+            patch_size=patch_size,
+            max_seconds=max_seconds,
+            min_sampling_rate=min_sampling_rate,
+            rows_per_shard=rows_per_shard,
+            batch_seconds=batch_seconds,
+            dtype=dtype,
         )
         target_device = find_device(device)
         totals = encode_source(_load_vae(vae), source, out, device=target_device, **settings)["totals"]
-        rejected = f"; {totals['num_rejected']} rejected, see rejected.jsonl" if totals["num_rejected"] else ""
-        typer.echo(f"{out}: {totals['num_rows']} rows, {totals['hours']:.2f} hours of speech{rejected}")
+    rejected = f"; {totals['num_rejected']} rejected, see rejected.jsonl" if totals["num_rejected"] else ""
+    typer.echo(f"{out}: {totals['num_rows']} rows, {totals['hours']:.2f} hours of speech{rejected}")
 
 
 @app.command("evaluate-vae")
 def evaluate_vae(
-    vae: Annotated[str, typer.Argument(help="Folder or Hub id of a speech tokenizer, or of a DiTAR model with one.")],
-    data: Annotated[
-        str, typer.Argument(help="A folder, tar files (a pattern in quotes), or with `--format datasets` a Hub id.")
-    ],
+    vae: Annotated[str, typer.Argument(help=VAE_HELP)],
+    data: DataArgument,
     out: Annotated[Path, typer.Option(help="Folder of the report, a new one.")],
     asr: Annotated[
         str | None,
@@ -113,25 +142,24 @@ def evaluate_vae(
     ] = None,
     max_clips: Annotated[
         int | None,
-        typer.Option(min=1, help="Read so many recordings, spread over a folder, or the first of a stream."),
+        typer.Option(min=1, help="Read so many recordings, spread over a data set, or the first of a stream."),
     ] = None,
     max_seconds: Annotated[
         float, typer.Option(min=0.1, help="Of longer recordings only the beginning is used, without its text.")
     ] = 30.0,
     save_audio: Annotated[bool, typer.Option(help="Also write originals and reconstructions as WAV files.")] = False,
     pictures: Annotated[int, typer.Option(min=0, help="Draw so many of the first clips; needs matplotlib.")] = 5,
-    device: Annotated[
-        str | None, typer.Option(help="Where to compute: cpu, cuda, mps … Not given: a GPU if there is one.")
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            help="metadata, ljspeech, libritts, librilight, files, webdataset or datasets. Not given: looked up."
-        ),
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a Hub data set; `train` if not given.")] = None,
+    device: DeviceOption = None,
+    format: FormatOption = None,
+    name: NameOption = None,
+    split: SplitOption = None,
+    revision: RevisionOption = None,
+    streaming: StreamingOption = False,
+    audio_column: AudioColumnOption = None,
+    text_column: TextColumnOption = None,
 ) -> None:
     """Measure how well a speech tokenizer reconstructs recordings, and write a report of it."""
+    # data is read while it is measured, so bad input shows only there
     with exits_with_2(ValueError, OSError):
         from .evaluation import vae_report
         from .evaluation.summary import NotMeasuredError, unavailable
@@ -140,9 +168,17 @@ def evaluate_vae(
         from .modeling.loss_ditar_vae import limit_bandwidth
         from .training.data import AudioSource
 
+        of_source = given(
+            format=format,
+            name=name,
+            split=split,
+            revision=revision,
+            audio_column=audio_column,
+            text_column=text_column,
+        )
         with vae_report.new_folder(out) as folder:
             target_device = find_device(device)
-            rows = _spread_rows(AudioSource(data, **given(format=format, split=split)).read(), max_clips)
+            rows = _spread_rows(AudioSource(data, streaming=streaming, **of_source).read(), max_clips)
             try:
                 recognize = None if asr is None else load_recognizer(asr, str(target_device))
             except NotMeasuredError as error:
@@ -156,7 +192,7 @@ def evaluate_vae(
                 "model": vae_report.describe_vae(model, vae),
                 "environment": vae_report.environment(target_device),
                 "data": data,
-                "options": {"format": format, "split": split, "asr": asr}
+                "options": {**of_source, "streaming": streaming, "asr": asr}
                 | {"max_clips": max_clips, "max_seconds": max_seconds},
             }
             vae_report.write_report(folder, evaluation, settings, writer)
@@ -173,7 +209,7 @@ def _spread_rows(rows: "Dataset | IterableDataset", max_clips: int | None) -> "I
         return rows
     if not hasattr(rows, "select"):
         return rows.take(max_clips)
-    # the first ones of a folder would be one speaker's
+    # the first ones would be one speaker's
     num_clips = min(max_clips, len(rows))
     return rows.select([index * len(rows) // num_clips for index in range(num_clips)])
 
@@ -195,23 +231,24 @@ def _read_clips(
             length = len(samples) / rate
             if length < SHORTEST_CLIP_SECONDS:
                 raise UnusableAudioError(f"it lasts {length:.3f} s, less than {SHORTEST_CLIP_SECONDS} s")
+            waveform = resample_audio(samples[: round(max_seconds * rate)], rate, sampling_rate)
         except UnusableAudioError as error:
             yield UnusableClip(row["id"], str(error))
             continue
-        waveform = resample_audio(samples[: round(max_seconds * rate)], rate, sampling_rate)
         bandwidth = rate / 2 if rate < sampling_rate else None
         yield Clip(row["id"], waveform, bandwidth, row["text"], is_cut=length > max_seconds)
 
 
 def _load_vae(name: str) -> "DiTARVAE":
-    """A speech tokenizer, or that of a whole model."""
+    """A speech tokenizer, or that of a whole model, in float32 whatever it was saved in."""
+    import torch
     from transformers import AutoConfig
 
     from ditar_hf import DiTARForTextToSpeech, DiTARVAE
 
     model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
     if model_type == "ditar":
-        return DiTARForTextToSpeech.from_pretrained(name).vae
+        return DiTARForTextToSpeech.from_pretrained(name, dtype=torch.float32).vae
     if model_type == "ditar_vae":
-        return DiTARVAE.from_pretrained(name)
+        return DiTARVAE.from_pretrained(name, dtype=torch.float32)
     raise ValueError(f"`{name}` is of the type `{model_type}`: name a `ditar_vae` or a `ditar` model")

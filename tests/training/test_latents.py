@@ -11,11 +11,10 @@ import soundfile
 import torch
 from datasets import Audio, Dataset, load_dataset
 
-from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer, DiTARVAE
+from ditar_hf import DiTARFeatureExtractor, DiTARForTextToSpeech, DiTARProcessor, DiTARTokenizer, DiTARVAE
 from ditar_hf.training import latent_shards, latents
 from ditar_hf.training.collator import DiTARDataCollator
 from ditar_hf.training.data import AudioSource
-from ditar_hf.training.latent_shards import encode_waveforms, plan_batches
 from ditar_hf.training.latents import encode_source, hash_vae, load_latents
 
 RATE, PATCH_LENGTH = 24_000, 2400
@@ -99,11 +98,13 @@ def test_another_decoder_of_the_same_latents_has_the_same_hash(vae):
     assert hash_vae(vae) == before
 
 
-def test_the_hash_is_that_of_the_precision_in_memory(vae, tmp_path):
-    before = hash_vae(vae)
-    vae.to(torch.bfloat16).save_pretrained(tmp_path)
-    assert hash_vae(vae) != before
-    assert hash_vae(DiTARVAE.from_pretrained(tmp_path)) == hash_vae(vae)
+def test_values_have_one_hash_in_any_precision_that_holds_them(vae, make_config, tmp_path):
+    state = {name: value if "latent_" in name else value.half() for name, value in vae.state_dict().items()}
+    vae.save_pretrained(tmp_path, state_dict=state)
+    low, high = (DiTARVAE.from_pretrained(tmp_path, dtype=dtype) for dtype in (torch.float16, torch.float32))
+    assert (low.dtype, high.dtype) == (torch.float16, torch.float32)
+    whole = DiTARForTextToSpeech.from_vae(high, make_config())
+    assert hash_vae(low) == hash_vae(high) == hash_vae(whole.vae) != hash_vae(vae)
 
 
 def test_what_is_no_weight_is_not_in_the_hash(vae):
@@ -206,29 +207,6 @@ def test_other_rates_are_resampled(vae, tmp_path):
     assert abs(int(first["num_samples"]) - RATE) <= 1 and int(second["num_samples"]) == RATE
     # the same tone but for the ring of the resampler at the ends
     assert (first["latents"][4:-8] - second["latents"][4 : len(first["latents"]) - 8]).abs().max() < 0.1
-
-
-def test_a_batch_is_the_rows_alone(vae):
-    waveforms = [speech(place, length) for place, length in enumerate(LENGTHS)]
-    for alone, together in zip(waveforms, encode_waveforms(vae, waveforms), strict=True):
-        alone = encode_waveforms(vae, [alone])[0].astype(np.float32)
-        np.testing.assert_allclose(together.astype(np.float32), alone, atol=1e-4, rtol=2**-10)
-
-
-def test_low_precision_is_close(vae):
-    waveforms = [speech(place, length) for place, length in enumerate(LENGTHS)]
-    expected = np.concatenate(encode_waveforms(vae, waveforms)).astype(np.float32)
-    rough = np.concatenate(encode_waveforms(vae, waveforms, dtype="float16")).astype(np.float32)
-    assert 0 < np.abs(rough - expected).max() < 0.02
-
-
-def test_batches_keep_to_the_budget():
-    lengths = dict(enumerate([3, 9, 1, 4, 50, 4, 2]))
-    batches = plan_batches(lengths, 12)
-    assert sorted(place for batch in batches for place in batch) == list(lengths)
-    assert batches[0] == [4]  # longer than the budget: alone
-    assert all(len(batch) * max(lengths[place] for place in batch) <= 12 for batch in batches[1:])
-    assert plan_batches({}, 12) == []
 
 
 def test_latents_beyond_float16_are_rejected(vae, source, tmp_path, monkeypatch):

@@ -289,7 +289,7 @@ def test_what_is_not_learnt_from_may_change_on_resume(make_vae_arguments, monkey
 def test_other_recordings_do_not_resume(make_vae_arguments, recordings, monkeypatch):
     VAETrainer(make_vae_arguments()).train()
     (recordings / "0.wav").rename(recordings / "00.wav")
-    with pytest.raises(RunError, match=r"`recordings\[0\].ids_hash`"):
+    with pytest.raises(RunError, match=r"`recordings\[0\].rows_hash`"):
         VAETrainer(make_vae_arguments()).train(resume=True)
 
 

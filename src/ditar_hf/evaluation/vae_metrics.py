@@ -54,7 +54,7 @@ class Comparison:
         original_band, reconstruction_band (`np.ndarray` of shape `(num_samples,)`):
             Both below the bandwidth of the clip; all metrics compare these.
         sampling_rate (`int`): Samples a second.
-        mel_distance, stft_distance (`float`): Both parts of the library's reconstruction loss, in nats.
+        mel_distance, stft_distance (`float`): The parts of the library's reconstruction loss; see `METRICS` for units.
         kl_bits_per_second (`float`): Rate of the posterior.
         decode_real_time_factor (`float`): Seconds of computation for a second of speech.
         recognize (`Callable`): From samples and their rate to a transcript, such as of `load_recognizer`.

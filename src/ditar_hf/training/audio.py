@@ -8,19 +8,26 @@ import numpy as np
 import soundfile
 import soxr
 
+MIN_SAMPLING_RATE = 16000  # Hz; what telephones sent teaches a voice nothing above 4 kHz
+
 
 class UnusableAudioError(ValueError):
     """A recording that cannot be used; a run counts and names it and goes on."""
 
 
 def decode_audio(
-    audio: Mapping[str, Any], start: float = 0.0, seconds: float | None = None, min_sampling_rate: int = 16000
+    audio: Mapping[str, Any] | None,
+    start: float = 0.0,
+    seconds: float | None = None,
+    min_sampling_rate: int = MIN_SAMPLING_RATE,
 ) -> tuple[np.ndarray, int]:
     """
     Samples of a recording, or of a part of it, as they were recorded: not resampled, the mean of its channels.
 
     Args:
-        audio (`dict`): `{"path": …, "bytes": …}`, one of them set; any format of libsndfile (WAV, FLAC, MP3, OGG …).
+        audio (`dict`, *optional*):
+            `{"path": …, "bytes": …}`, one of them set; any format of libsndfile (WAV, FLAC, MP3, OGG …). `None`, as
+            data sets have it for a row without audio, is refused like one that cannot be decoded.
         start (`float`, *optional*, defaults to 0.0):
             Where the part begins, as a share in [0, 1) of what can be left out before it.
         seconds (`float`, *optional*): Length of the part; all of a shorter recording. By default the whole.
@@ -30,9 +37,10 @@ def decode_audio(
         `np.ndarray` of shape `(num_samples,)`, float32 in [-1, 1], and its sampling rate in Hz.
 
     Raises:
-        UnusableAudioError: If it cannot be decoded, ends before the length that it states, holds no samples or values
-            that are not finite, or is of a lower rate.
+        UnusableAudioError: If there is none, or it cannot be decoded, ends before the length that it states,
+            holds no samples or values that are not finite, or is of a lower rate.
     """
+    audio = audio or {}
     try:
         if audio.get("bytes") is None and audio.get("path") is None:
             raise UnusableAudioError("there is no audio")
@@ -70,5 +78,12 @@ def resample_audio(samples: np.ndarray, rate: float, sampling_rate: int) -> np.n
 
     Returns:
         `np.ndarray` of shape `(num_samples * sampling_rate / rate,)`, float32.
+
+    Raises:
+        UnusableAudioError: If it is so short that there is no sample at the rate wanted.
     """
-    return samples if rate == sampling_rate else soxr.resample(samples, rate, sampling_rate).astype(np.float32)
+    if rate != sampling_rate:
+        samples = soxr.resample(samples, rate, sampling_rate).astype(np.float32)
+    if not len(samples):
+        raise UnusableAudioError(f"it holds no samples at {sampling_rate} Hz")
+    return samples

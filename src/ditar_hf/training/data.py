@@ -1,21 +1,33 @@
 """
 Sources of speech: readers that bring every kind of data set to one schema, `EXAMPLE_FEATURES`, without decoding audio.
 
-A folder on this machine becomes a `datasets.Dataset` of paths, whose rows can be drawn in any order; tar files and
-data sets of the Hub become a `datasets.IterableDataset` that is read as it arrives, local or not. `audio.decode_audio`
-makes samples of a row. torchcodec is not needed: audio columns are read undecoded.
+A folder and a data set that is not streamed become a `datasets.Dataset`, whose rows can be drawn in any order; tar
+files and a streamed data set become a `datasets.IterableDataset` that is read as it arrives, local or not.
+`audio.decode_audio` makes samples of a row. torchcodec is not needed: audio columns are read undecoded.
 """
 
 import csv
+import hashlib
 import json
-import tarfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import fsspec
-from datasets import Audio, Dataset, Features, IterableDataset, Value, load_dataset, load_from_disk
+from datasets import (
+    Audio,
+    Dataset,
+    DatasetInfo,
+    Features,
+    IterableDataset,
+    Value,
+    concatenate_datasets,
+    load_dataset,
+    load_from_disk,
+)
+
+from .tars import find_tars, iterate_tars
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".mp3", ".ogg", ".opus")
 TEXT_FIELDS = ("text", "speaker", "language")
@@ -52,7 +64,10 @@ class AudioSource:
         revision (`str`, *optional*): Revision of a data set on the Hub, for `"datasets"`.
         streaming (`bool`, *optional*, defaults to `False`): Read a `"datasets"` source as it arrives.
         audio_column, text_column, speaker_column, language_column (`str`, *optional*):
-            Names of the columns of a `"datasets"` source; all but that of the audio may be absent.
+            Names of the columns of a `"datasets"` source; all but that of the audio may be absent. Ids come from a
+            column `id` or `_id`, and are row numbers where there is none. Of a streamed data set they are paths of
+            the audio then, and where there are none either, row numbers of each process, which repeat if several
+            processes share the stream.
         language (`str`, *optional*): Language of all rows that do not name their own.
 
     Raises:
@@ -80,17 +95,29 @@ class AudioSource:
         if not self.weight > 0:
             raise ValueError(f"`weight` of {self.path} is {self.weight}: it must be positive.")
 
+    def resolve_format(self) -> str:
+        """
+        The format, after a look at what lies at `path` if it is `"auto"`.
+
+        Returns:
+            `str`: One of the formats but `"auto"`.
+
+        Raises:
+            ValueError: If nothing lies there, or nothing that is known.
+        """
+        return detect_format(self.path) if self.format == "auto" else self.format
+
     def read(self) -> Dataset | IterableDataset:
         """
-        The rows, in the columns of `EXAMPLE_FEATURES`, audio undecoded.
+        The rows, in the columns of `EXAMPLE_FEATURES`, audio undecoded; where a data set has none, it may be `None`.
 
         Returns:
             `datasets.Dataset`, or `datasets.IterableDataset` for what is read as it arrives.
 
         Raises:
-            ValueError: If there is nothing at `path`, no row in it, or a column is missing.
+            ValueError: If there is nothing at `path`, no row in it, a column is missing or a table is damaged.
         """
-        rows = READERS[detect_format(self.path) if self.format == "auto" else self.format](self)
+        rows = READERS[self.resolve_format()](self)
         if isinstance(rows, Dataset | IterableDataset):
             return rows
         rows = list(rows)
@@ -137,31 +164,67 @@ def detect_format(path: str) -> str:
     return "files"
 
 
+def describe_rows(source: AudioSource, rows: Dataset | IterableDataset) -> dict[str, Any]:
+    """
+    What tells later whether a source still holds the same rows.
+
+    Args:
+        source ([`AudioSource`]): The source.
+        rows (`datasets.Dataset` or `datasets.IterableDataset`): What it gave.
+
+    Returns:
+        `dict`: Number of rows and a hash of their ids; of tar files, whose rows are not known before they are read,
+        number and a hash of names and sizes; of other streams nothing.
+    """
+    if isinstance(rows, Dataset):
+        lines, name = list(rows["id"]), "rows"
+    elif source.resolve_format() == "webdataset":
+        lines, name = [f"{url} {size}" for url, size in find_tars(source.path).items()], "tars"
+    else:
+        return {}
+    return {f"num_{name}": len(lines), f"{name}_hash": hashlib.sha256("\n".join(lines).encode()).hexdigest()}
+
+
 def _row(identifier: str, path: Path | None = None, content: bytes | None = None, **fields: str | None):
     audio = {"path": None if path is None else str(path), "bytes": content}
     return {"id": identifier, "audio": audio, **{name: fields.get(name) or None for name in TEXT_FIELDS}}
+
+
+@contextmanager
+def _naming_the_line(table: Path, reader: Any) -> Iterator[None]:
+    try:
+        yield
+    except csv.Error as error:
+        raise ValueError(
+            f"`path`: {table}, near line {reader.line_num}: {error}. Mend the line or leave it out."
+        ) from error
 
 
 def _read_metadata(source: AudioSource) -> Iterator[dict[str, Any]]:
     table = Path(source.path, "metadata.csv")
     with open(table, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        _require_column("file_name", reader.fieldnames or [], table)
-        for row in reader:
-            fields = {name: row.get(name) for name in TEXT_FIELDS}
-            fields["language"] = fields["language"] or source.language
-            yield _row(row["file_name"], table.parent / row["file_name"], **fields)
+        with _naming_the_line(table, reader):
+            _require_column("file_name", reader.fieldnames or [], table)
+            for row in reader:
+                if not row["file_name"]:
+                    raise csv.Error("there is no `file_name`")
+                fields = {name: row.get(name) for name in TEXT_FIELDS}
+                fields["language"] = fields["language"] or source.language
+                yield _row(row["file_name"], table.parent / row["file_name"], **fields)
 
 
 def _read_ljspeech(source: AudioSource) -> Iterator[dict[str, Any]]:
-    folder = Path(source.path)
-    with open(folder / "metadata.csv", encoding="utf-8", newline="") as file:
-        for row in csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE):
-            if not row:
-                continue  # an empty line
-            if len(row) < 2:
-                raise ValueError(f"`path`: {folder / 'metadata.csv'} has a line without `|`: {row}.")
-            yield _row(row[0], folder / "wavs" / f"{row[0]}.wav", text=row[-1], language=source.language)
+    table = Path(source.path, "metadata.csv")
+    with open(table, encoding="utf-8", newline="") as file:
+        reader = csv.reader(file, delimiter="|", quoting=csv.QUOTE_NONE)
+        with _naming_the_line(table, reader):
+            for row in reader:
+                if not row:
+                    continue  # an empty line
+                if len(row) < 2 or not row[0]:
+                    raise csv.Error(f"it has no `|`, or no id before it: {row}")
+                yield _row(row[0], table.parent / "wavs" / f"{row[0]}.wav", text=row[-1], language=source.language)
 
 
 def _read_libritts(source: AudioSource) -> Iterator[dict[str, Any]]:
@@ -186,80 +249,28 @@ def _read_files(source: AudioSource) -> Iterator[dict[str, Any]]:
 
 
 def _read_webdataset(source: AudioSource) -> IterableDataset:
-    pattern = source.path if source.path.endswith(".tar") else f"{source.path}/**/*.tar"
-    filesystem, path = fsspec.url_to_fs(pattern)
-    urls = sorted(filesystem.unstrip_protocol(file) for file in filesystem.glob(path))
-    if not urls:
-        raise ValueError(f"`path`: there is no tar file {pattern}.")
-    return IterableDataset.from_generator(
-        iterate_tars, features=EXAMPLE_FEATURES, gen_kwargs={"urls": urls, "language": source.language}
-    )
+    options = {"urls": list(find_tars(source.path)), "language": source.language}
+    return IterableDataset.from_generator(_rows_of_tars, features=EXAMPLE_FEATURES, gen_kwargs=options)
 
 
-class _CheckedTarInfo(tarfile.TarInfo):
-    """Members of a tar file, in which a damaged header is an error and not, as for the base class, the end."""
-
-    @classmethod
-    def fromtarfile(cls, archive: tarfile.TarFile) -> "tarfile.TarInfo":
+def _rows_of_tars(urls: list[str], language: str | None) -> Iterator[dict[str, Any]]:
+    for key, members in iterate_tars(urls):
+        if members is None:
+            yield _row(key)  # of a damaged file: counted where audio is decoded
+            continue
+        suffix = next((suffix for suffix in AUDIO_SUFFIXES if suffix in members), None)
+        if suffix is None:
+            continue  # such as a readme among the recordings
         try:
-            return super().fromtarfile(archive)
-        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):
-            raise
-        except tarfile.HeaderError as error:
-            raise tarfile.ReadError(str(error)) from error
-
-
-def iterate_tars(urls: Iterable[str], language: str | None = None) -> Iterator[dict[str, Any]]:
-    """
-    Rows of tar files in which `<key>.json` and `<key>.mp3` (or another audio suffix) stand next to each other.
-
-    Emilia's schema (`id`) and Emilia-YODAS's (`_id`) may be mixed. A damaged file ends with a row without audio, which
-    is counted where audio is decoded, and the next file is read.
-
-    Args:
-        urls (`list[str]`): Paths or addresses of tar files, as fsspec opens them.
-        language (`str`, *optional*): Language of rows that do not name their own.
-
-    Yields:
-        `dict` in the columns of `EXAMPLE_FEATURES`.
-    """
-    for url in urls:
-        key, members = None, {}
-        try:
-            with (
-                fsspec.open(url, "rb") as file,
-                tarfile.open(fileobj=file, mode="r|", tarinfo=_CheckedTarInfo) as archive,
-            ):
-                for member in archive:
-                    folder, _, name = member.name.rpartition("/")
-                    stem, _, suffix = name.partition(".")
-                    if not member.isfile():
-                        continue
-                    if key is not None and key != f"{folder}/{stem}":
-                        yield from _tar_rows(key, members, language)
-                        members = {}
-                    key = f"{folder}/{stem}"
-                    members[f".{suffix}".lower()] = archive.extractfile(member).read()
-        except (tarfile.TarError, OSError, EOFError) as error:
-            yield _row(f"{url} ({error})")
-            if not members.keys() & {".json", ".txt"}:
-                members = {}  # the text of the clip at the damage is lost
-        yield from _tar_rows(key, members, language)
-
-
-def _tar_rows(key: str | None, members: dict[str, bytes], language: str | None) -> Iterator[dict[str, Any]]:
-    suffix = next((suffix for suffix in AUDIO_SUFFIXES if suffix in members), None)
-    if suffix is None:
-        return  # such as a readme among the clips
-    try:
-        fields = dict(json.loads(members.get(".json", b"{}")))
-    except (ValueError, TypeError):
-        fields = {}
-    fields = {name: str(value) for name, value in fields.items() if value is not None}
-    identifier = fields.get("id") or fields.get("_id") or key.strip("/")
-    text = (fields.get("text") or members.get(".txt", b"").decode("utf-8", "replace")).strip()
-    named = {"speaker": fields.get("speaker"), "language": fields.get("language") or language}
-    yield _row(identifier, content=members[suffix], text=text, **named)
+            fields = dict(json.loads(members.get(".json", b"{}")))
+        except (ValueError, TypeError):
+            fields = {}
+        fields = {name: str(value) for name, value in fields.items() if value is not None}
+        # Emilia's name for it, and Emilia-YODAS's
+        identifier = fields.get("id") or fields.get("_id") or key.strip("/")
+        text = (fields.get("text") or members.get(".txt", b"").decode("utf-8", "replace")).strip()
+        named = {"speaker": fields.get("speaker"), "language": fields.get("language") or language}
+        yield _row(identifier, content=members[suffix], text=text, **named)
 
 
 def _read_datasets(source: AudioSource) -> Dataset | IterableDataset:
@@ -277,24 +288,45 @@ def _read_datasets(source: AudioSource) -> Dataset | IterableDataset:
         )
     columns = rows.column_names or list(rows.features or next(iter(rows)))
     _require_column(source.audio_column, columns, source.path)
-    rows = rows.cast_column(source.audio_column, Audio(decode=False))
+    # one that was saved with a format would come back in it
+    rows = rows.with_format(None).cast_column(source.audio_column, Audio(decode=False))
     names = {name: getattr(source, f"{name}_column") for name in TEXT_FIELDS}
-    id_column = next((name for name in ("id", "_id") if name in columns), None)
+    names["id"] = next((name for name in ("id", "_id") if name in columns), "id")
+    if isinstance(rows, Dataset):
+        return _rename_columns(rows, names, source)
 
     def to_schema(row: dict[str, Any], index: int) -> dict[str, Any]:
-        fields = {name: row.get(column) for name, column in names.items()}
+        fields = {name: _as_text(row.get(column)) for name, column in names.items()}
         fields["language"] = fields["language"] or source.language
-        fields = {name: None if value is None else str(value) for name, value in fields.items()}
         audio = row[source.audio_column] or {}
-        identifier = str(row[id_column]) if id_column else f"{index:08d}"
-        return {**_row(identifier, **fields), "audio": {"path": audio.get("path"), "bytes": audio.get("bytes")}}
+        audio = {"path": audio.get("path"), "bytes": audio.get("bytes")}
+        # numbers alone would repeat where several processes share the stream
+        identifier = fields.pop("id") or audio["path"] or f"{index:08d}"
+        return {"id": identifier, "audio": audio, **fields}
 
-    if isinstance(rows, Dataset):
-        # made when a row is asked for: a copy of all audio on the disk would be needed otherwise
-        return rows.to_iterable_dataset().map(
-            to_schema, with_indices=True, remove_columns=columns, features=EXAMPLE_FEATURES
-        )
     return rows.map(to_schema, with_indices=True, remove_columns=columns, features=EXAMPLE_FEATURES)
+
+
+def _rename_columns(rows: Dataset, names: dict[str, str], source: AudioSource) -> Dataset:
+    """The rows in the columns of `EXAMPLE_FEATURES`; audio stays where it is on the disk, and is not copied."""
+    if not len(rows):
+        raise ValueError(f"`path`: there is no speech in {source.path}.")
+    texts = {
+        name: map(_as_text, rows[column][:] if column in rows.column_names else [None] * len(rows))
+        for name, column in names.items()
+    }
+    texts["language"] = (value or source.language for value in texts["language"])
+    texts["id"] = (value or f"{index:08d}" for index, value in enumerate(texts["id"]))
+    features = Features({name: Value("string") for name in texts})
+    fields = Dataset.from_dict({name: list(values) for name, values in texts.items()}, features=features)
+    audio = rows.select_columns([source.audio_column]).rename_columns({source.audio_column: "audio"})
+    joined = concatenate_datasets([fields, audio], axis=1).select_columns(list(EXAMPLE_FEATURES))
+    # an undecoded audio column is stored as bytes and path: only what the table says of itself differs
+    return Dataset(joined.data.replace_schema_metadata(None), info=DatasetInfo(features=EXAMPLE_FEATURES))
+
+
+def _as_text(value: Any) -> str | None:
+    return None if value is None else str(value) or None
 
 
 def _require_column(name: str, columns: Iterable[str], where: str | Path):

@@ -65,9 +65,7 @@ def writing(file: Path) -> Iterator[BinaryIO]:
 
 
 @torch.inference_mode()
-def encode_waveforms(
-    vae: DiTARVAE, waveforms: list[np.ndarray], patch_size: int = 4, dtype: str = "float32"
-) -> list[np.ndarray]:
+def encode_waveforms(vae: DiTARVAE, waveforms: list[np.ndarray], patch_size: int, dtype: str) -> list[np.ndarray]:
     """
     Latents of waveforms, encoded in one batch: the posterior's mean.
 
@@ -77,8 +75,8 @@ def encode_waveforms(
     Args:
         vae ([`DiTARVAE`]): The tokenizer of speech.
         waveforms (`list[np.ndarray]`): Each `(num_samples,)`, at the tokenizer's rate, of any length but 0.
-        patch_size (`int`, *optional*, defaults to 4): Frames in a patch.
-        dtype (`str`, *optional*, defaults to `"float32"`): Precision of the computation, by autocast.
+        patch_size (`int`): Frames in a patch.
+        dtype (`str`): Precision of the computation, by autocast: `"float32"`, `"bfloat16"` or `"float16"`.
 
     Returns:
         `list[np.ndarray]`: Each `(num_frames, latent_dim)`, float16, with a multiple of `patch_size` frames.
@@ -117,33 +115,40 @@ def plan_batches(lengths: Mapping[int, int], most: float) -> list[list[int]]:
     return batches
 
 
-def read_waveform(audio: Mapping[str, Any], max_seconds: float, sampling_rate: int) -> np.ndarray:
+def read_waveform(
+    audio: Mapping[str, Any] | None, max_seconds: float, min_sampling_rate: int, sampling_rate: int
+) -> np.ndarray:
     """
     Samples of a recording at the rate wanted.
 
     Args:
         audio (`dict`): As for `decode_audio`.
         max_seconds (`float`): Longest recording that is taken.
+        min_sampling_rate (`int`): Lowest rate of a recording that is taken, in Hz.
         sampling_rate (`int`): The rate wanted, in Hz.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`, float32.
 
     Raises:
-        UnusableAudioError: If it cannot be decoded, or is longer.
+        UnusableAudioError: If it cannot be decoded, is longer or of a lower rate, or too short for a sample.
     """
     # one second more than allowed tells it, without decoding hours of audio book
-    samples, rate = decode_audio(audio, seconds=max_seconds + 1)
+    samples, rate = decode_audio(audio, seconds=max_seconds + 1, min_sampling_rate=min_sampling_rate)
     if len(samples) > max_seconds * rate:
         raise UnusableAudioError(f"it is longer than {max_seconds:g} seconds")
-    samples = resample_audio(samples, rate, sampling_rate)
-    if not len(samples):
-        raise UnusableAudioError("it holds no samples at the tokenizer's rate")
-    return samples
+    return resample_audio(samples, rate, sampling_rate)
 
 
 def encode_rows(
-    vae: DiTARVAE, rows: list[dict[str, Any]], batch_seconds: float, max_seconds: float, patch_size: int, dtype: str
+    vae: DiTARVAE,
+    rows: list[dict[str, Any]],
+    batch_seconds: float,
+    *,
+    max_seconds: float,
+    min_sampling_rate: int,
+    patch_size: int,
+    dtype: str,
 ) -> tuple[dict[str, list[Any]], list[dict[str, str]]]:
     """
     Decodes, resamples and encodes rows of a source.
@@ -153,6 +158,7 @@ def encode_rows(
         rows (`list[dict]`): In the columns of `EXAMPLE_FEATURES`.
         batch_seconds (`float`): Most seconds that are encoded at once, padding included.
         max_seconds (`float`): Longer recordings are rejected.
+        min_sampling_rate (`int`): Recordings of a lower rate are rejected, in Hz.
         patch_size, dtype: As in `encode_waveforms`.
 
     Returns:
@@ -162,7 +168,7 @@ def encode_rows(
     sampling_rate, waveforms, latents, reasons = vae.config.sampling_rate, {}, {}, {}
     for place, row in enumerate(rows):
         try:
-            waveforms[place] = read_waveform(row["audio"], max_seconds, sampling_rate)
+            waveforms[place] = read_waveform(row["audio"], max_seconds, min_sampling_rate, sampling_rate)
         except UnusableAudioError as error:
             reasons[place] = str(error)
     lengths = {place: len(waveform) for place, waveform in waveforms.items()}

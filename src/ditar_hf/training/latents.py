@@ -22,7 +22,8 @@ from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..modeling.modeling_ditar_vae import DiTARVAE
-from .data import AudioSource
+from .audio import MIN_SAMPLING_RATE
+from .data import AudioSource, describe_rows
 from .latent_shards import encode_rows, read_summary, write_shard, writing
 
 FORMAT_VERSION = 1
@@ -41,22 +42,23 @@ CONFIG_FIELDS = (
 
 def hash_vae(vae: DiTARVAE) -> str:
     """
-    Hash of the weights that a tokenizer's latents depend on, wherever they were loaded from and on whatever device.
+    Hash of the weights that a tokenizer's latents depend on, wherever they lie and in whatever precision.
 
-    A decoder trained further on a frozen encoder decodes the same latents, so it is left out.
+    A decoder trained further on a frozen encoder decodes the same latents, so it is left out. Weights saved in half
+    precision are the same values in any precision that holds them; rounding to a lower one changes values and hash.
 
     Args:
         vae ([`DiTARVAE`]): Alone, or that of a [`DiTARForTextToSpeech`].
 
     Returns:
-        `str`: SHA-256 over names, types, shapes and values of the encoder's weights and the latents' statistics.
+        `str`: SHA-256 over names, shapes and values, as float32, of the encoder's weights and the latents' statistics.
     """
     digest = hashlib.sha256()
     for name, tensor in sorted(vae.state_dict().items()):
         if name.startswith("decoder."):
             continue
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy())
+        digest.update(f"{name} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy())
     return digest.hexdigest()
 
 
@@ -67,6 +69,7 @@ def encode_source(
     *,
     patch_size: int = 4,
     max_seconds: float = 40.0,
+    min_sampling_rate: int = MIN_SAMPLING_RATE,
     rows_per_shard: int = 500,
     batch_seconds: float = 100.0,
     device: str | torch.device | None = None,
@@ -86,6 +89,7 @@ def encode_source(
         out (`str` or `os.PathLike`): Folder of the store: new, or one that an earlier call began.
         patch_size (`int`, *optional*, defaults to 4): Frames in a patch of the model that the latents are for.
         max_seconds (`float`, *optional*, defaults to 40.0): Longer recordings are rejected.
+        min_sampling_rate (`int`, *optional*, defaults to 16000): Recordings of a lower rate are rejected, in Hz.
         rows_per_shard (`int`, *optional*, defaults to 500):
             Rows of the source that a file stands for. They are in memory together, at 24 kHz 96 kB for each second.
         batch_seconds (`float`, *optional*, defaults to 100.0):
@@ -103,8 +107,15 @@ def encode_source(
         ValueError: If a setting is out of its range; the folder holds other things, was made by another tokenizer,
             from another source or with other settings, or is being written by another process; the source has no row,
             or none that can be used.
+        OSError: If a connection to the source breaks, or the folder cannot be written; a later call goes on.
     """
-    settings = {"patch_size": patch_size, "max_seconds": max_seconds, "rows_per_shard": rows_per_shard, "dtype": dtype}
+    settings = {
+        "patch_size": patch_size,
+        "max_seconds": max_seconds,
+        "min_sampling_rate": min_sampling_rate,
+        "rows_per_shard": rows_per_shard,
+        "dtype": dtype,
+    }
     for name, value in {**settings, "dtype": 1, "batch_seconds": batch_seconds}.items():
         if not value > 0:
             raise ValueError(f"`{name}` is {value}: it must be positive.")
@@ -201,10 +212,7 @@ def _describe_source(source: AudioSource, rows: Dataset | IterableDataset) -> di
     origin = {name: value for name, value in asdict(source).items() if name != "weight"}
     if os.path.exists(source.path):
         origin["path"] = os.path.abspath(source.path)
-    if isinstance(rows, Dataset):  # what is read as it arrives is not known beforehand
-        origin["num_rows"] = len(rows)
-        origin["ids_hash"] = hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()
-    return {"source": origin}
+    return {"source": {**origin, **describe_rows(source, rows)}}
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:

@@ -1,7 +1,6 @@
 """Batches of random crops for the training of the speech tokenizer, each a function of its number alone."""
 
 import copy
-import hashlib
 import itertools
 import math
 import random
@@ -17,8 +16,8 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
 from ..modeling.loss_ditar_vae import limit_bandwidth
-from .audio import UnusableAudioError, decode_audio, resample_audio
-from .data import AudioSource
+from .audio import MIN_SAMPLING_RATE, UnusableAudioError, decode_audio, resample_audio
+from .data import AudioSource, describe_rows
 
 MOST_FAILURES = 1000  # unusable rows in a row after which there is nothing to train on
 
@@ -59,7 +58,7 @@ class CropArguments:
     max_speed_change: float = 0.0
     invert_probability: float = 0.5
     narrow_probability: float = 0.25
-    min_sampling_rate: int = 16000
+    min_sampling_rate: int = MIN_SAMPLING_RATE
     window_rows: int = 256
 
     def without_changes(self) -> "CropArguments":
@@ -206,13 +205,8 @@ class CropBatches(TorchIterableDataset):
         self.num_samples = max(1, round(arguments.crop_seconds * sampling_rate / hop_length)) * hop_length
 
     def describe_rows(self) -> list[dict[str, Any]]:
-        """Of each source what tells whether it is the same later: number of rows and a hash of ids, for a folder."""
-        return [
-            {"num_rows": len(rows), "ids_hash": hashlib.sha256("\n".join(rows["id"]).encode()).hexdigest()}
-            if isinstance(rows, Dataset) and "id" in rows.column_names
-            else {}
-            for rows in self.rows
-        ]
+        """Of each source what tells later whether it still holds the same rows."""
+        return [describe_rows(source, rows) for source, rows in zip(self.sources, self.rows, strict=True)]
 
     def check_workers(self, num_workers: int):
         """
