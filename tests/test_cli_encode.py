@@ -76,7 +76,7 @@ def spy(monkeypatch):
     kept = {}
 
     def encode_source(vae, source, out, **settings):
-        kept.update(source=source, out=out, settings=settings)
+        kept.update(vae=vae, source=source, out=out, settings=settings)
         return {"totals": {"num_rows": 3, "hours": 1.234, "num_rejected": 0}}
 
     monkeypatch.setattr(latents, "encode_source", encode_source)
@@ -87,6 +87,14 @@ def test_what_is_not_given_is_left_to_the_library(run, vae, spy, tmp_path):
     result = run("data", "store", "--vae", "vae", "--device", "cpu")
     assert result.stdout == "store: 3 rows, 1.23 hours of speech\n", result.output
     assert spy["source"] == AudioSource("data") and spy["settings"] == {"device": torch.device("cpu")}
+
+
+def test_half_precision_on_the_disk_is_single_in_memory(run, vae, spy, make_model, tmp_path):
+    make_model().half().save_pretrained(tmp_path / "model")
+    vae.half().save_pretrained(tmp_path / "vae")
+    for name in ("vae", "model"):
+        assert run("data", "store", "--vae", name, "--device", "cpu").exit_code == 0
+        assert {value.dtype for value in spy["vae"].state_dict().values()} == {torch.float32}
 
 
 def test_options_reach_the_library(run, vae, spy):

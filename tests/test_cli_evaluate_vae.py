@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from datasets import Dataset
 from transformers import BertConfig
 from typer.testing import CliRunner
 
@@ -143,6 +144,24 @@ def test_few_clips_are_spread_over_a_folder(run, vae, tmp_path, report):
     assert run(vae, tmp_path / "many", "--max-clips", 100, "--pictures", 0).exit_code == 0
     written = report()
     assert len(written["clips"]) == 6 and "less than 0.1 s" in written["unusable"][0]["reason"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_data_set_with_names_of_its_own(run, vae, tmp_path, report, streaming):
+    folder = tmp_path / "parquet"
+    folder.mkdir()
+    soundfile.write(tmp_path / "a.wav", speech(120), RATE)
+    clips = [{"bytes": (tmp_path / "a.wav").read_bytes(), "path": "a.wav"}] * 2
+    rows = Dataset.from_dict({"id": ["x", "y"], "clip": clips, "sentence": ["One.", "Two."]})
+    rows.to_parquet(folder / "test-00000-of-00001.parquet")
+    options = ["--split", "test", "--audio-column", "clip", "--text-column", "sentence", "--name", "default"]
+    result = run(vae, folder, "--pictures", 0, *options, *(["--streaming"] if streaming else []))
+    assert result.exit_code == 0, result.output
+    written = report()
+    assert [clip["id"] for clip in written["clips"]] == ["x", "y"]
+    # there are texts: only the recogniser is missing
+    assert "no recogniser was named" in written["clips"][0]["not_measured"]["word_error_original"]
+    assert written["options"]["text_column"] == "sentence" and written["options"]["streaming"] is streaming
 
 
 class TestRefusals:

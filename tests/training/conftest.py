@@ -24,6 +24,21 @@ def recordings(tmp_path):
     return folder
 
 
+@pytest.fixture
+def make_vae(make_vae_config):
+    """Factory of tiny `DiTARVAE`s in `eval()` whose latent statistics matter; overrides replace fields."""
+    from ditar_hf import DiTARVAE
+
+    def make(seed=0, **overrides):
+        torch.manual_seed(seed)
+        vae = DiTARVAE(make_vae_config(**overrides)).eval()
+        channels = torch.linspace(0, 1, vae.config.latent_dim)
+        vae.set_latent_statistics(channels - 0.4, 0.5 + channels)
+        return vae
+
+    return make
+
+
 TINY_DISCRIMINATORS = {
     "crop_seconds": 0.1,
     "periods": (2, 3),

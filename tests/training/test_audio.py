@@ -111,6 +111,11 @@ def test_a_recording_that_is_cut_off_is_not_taken_for_a_short_one(format, share)
         decode_audio({"path": None, "bytes": content[: int(share * len(content))]})
 
 
+def test_none_is_no_recording():
+    with pytest.raises(UnusableAudioError, match="no audio"):
+        decode_audio(None)
+
+
 def test_a_directory_is_no_recording(tmp_path):
     with pytest.raises(UnusableAudioError, match="cannot be decoded"):
         decode_audio({"path": str(tmp_path), "bytes": None})
@@ -126,6 +131,12 @@ def test_resampling_keeps_a_tone(rate):
     assert resampled.dtype == np.float32 and abs(len(resampled) - RATE) <= 1
     inner = slice(1000, 20_000)  # away from the ends, which ring
     np.testing.assert_allclose(resampled[inner], tone(RATE, 440)[inner], atol=1e-3)
+
+
+@pytest.mark.parametrize("rate", [RATE, 1000 * RATE])
+def test_nothing_left_is_unusable(rate):
+    with pytest.raises(UnusableAudioError, match="no samples at 24000 Hz"):
+        resample_audio(RAMP[: rate != RATE], rate, RATE)
 
 
 def test_the_same_rate_changes_nothing():

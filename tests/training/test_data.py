@@ -3,11 +3,13 @@
 import contextlib
 import io
 import json
+import pickle
 import re
 import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import soundfile
 from datasets import Audio, Dataset, DatasetDict, IterableDataset
@@ -250,6 +252,19 @@ def test_a_dataset_on_the_disk_can_be_drawn_from_at_random(tmp_path):
     assert [rows[index]["text"] for index in (2, 0, 1)] == ["c", "a", "b"]
     assert len(set(rows["id"])) == 3
     assert [row["text"] for row in rows.select([1]).to_iterable_dataset()] == ["b"]
+
+
+def test_a_dataset_on_the_disk_is_not_copied(tmp_path):
+    size = 5_000_000
+    audio_dataset(1).select([0] * 2).map(lambda row: {"audio": {"path": None, "bytes": bytes(size)}}).save_to_disk(
+        tmp_path
+    )
+    files, before = sorted(tmp_path.iterdir()), pyarrow.total_allocated_bytes()
+    rows = AudioSource(str(tmp_path)).read()
+    assert pyarrow.total_allocated_bytes() - before < size / 10 and sorted(tmp_path.iterdir()) == files
+    # as it reaches the workers of a `DataLoader` that are not forked
+    assert len(pickle.dumps(rows)) < size / 10
+    assert len(pickle.loads(pickle.dumps(rows))[1]["audio"]["bytes"]) == size
 
 
 def test_processes_that_share_a_stream_number_no_two_rows_alike(tmp_path):

@@ -1,21 +1,28 @@
-"""Laws of the files of a store: a batch is its rows alone, and keeps to its budget."""
+"""Laws of the files of a store: what is read, and that a batch is its rows alone and keeps to its budget."""
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
 from ditar_hf import DiTARVAE
-from ditar_hf.training.latent_shards import encode_waveforms, plan_batches
+from ditar_hf.training.audio import UnusableAudioError
+from ditar_hf.training.latent_shards import encode_waveforms, plan_batches, read_waveform
 
 LENGTHS = [5000, 2400, 12_345, 1, 7200, 2401]
 
 
 @pytest.fixture
-def vae(make_vae_config) -> DiTARVAE:
-    vae = DiTARVAE(make_vae_config()).eval()
-    channels = torch.linspace(0, 1, vae.config.latent_dim)
-    vae.set_latent_statistics(channels - 0.4, 0.5 + channels)
-    return vae
+def vae(make_vae) -> DiTARVAE:
+    return make_vae()
+
+
+def test_a_recording_of_a_low_rate_is_read_if_that_is_allowed(tmp_path):
+    soundfile.write(tmp_path / "x.wav", 0.1 * np.ones(800), 8000)
+    audio = {"path": str(tmp_path / "x.wav"), "bytes": None}
+    assert len(read_waveform(audio, 1.0, 8000, 24_000)) == 2400
+    with pytest.raises(UnusableAudioError, match="sampling rate is 8000 Hz, less than 8001 Hz"):
+        read_waveform(audio, 1.0, 8001, 24_000)
 
 
 def test_a_batch_is_the_rows_alone(vae):

@@ -116,6 +116,11 @@ def test_bandwidth_is_that_of_the_recording(recordings):
             assert bandwidth == (12000 if int(identifier[0]) % 2 else 8000)
 
 
+def test_an_empty_top_may_be_judged(recordings):
+    judged = dataclasses.replace(ARGUMENTS, ignore_above_bandwidth=False)
+    assert all((batch["bandwidths"] == 12000).all() for batch in take(make([recordings], judged), 4))
+
+
 def test_narrow_crops_are_heard_without_their_top(recordings):
     always = dataclasses.replace(ARGUMENTS, max_speed_change=0.0, narrow_probability=1.0)
     seen = set()

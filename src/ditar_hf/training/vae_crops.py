@@ -43,6 +43,9 @@ class CropArguments:
             Share of the full-band crops that the encoder hears without what lies above a frequency drawn between 7
             and 8 kHz, while the decoder shall make all of it. It teaches what belongs on top of material of 16 kHz,
             where the loss says nothing.
+        ignore_above_bandwidth (`bool`, *optional*, defaults to `True`):
+            Whether the losses leave out what lies above half of a recording's own rate. Where little of the material
+            reaches higher, the decoder may invent a band of noise there; `False` teaches that it is silent.
         min_sampling_rate (`int`, *optional*, defaults to 16000): Recordings of a lower rate are not used, in Hz.
         window_rows (`int`, *optional*, defaults to 256):
             Rows of a streamed source that are shuffled together. `datasets`' own shuffle buffer would lose rows when
@@ -58,6 +61,7 @@ class CropArguments:
     max_speed_change: float = 0.0
     invert_probability: float = 0.5
     narrow_probability: float = 0.25
+    ignore_above_bandwidth: bool = True
     min_sampling_rate: int = MIN_SAMPLING_RATE
     window_rows: int = 256
 
@@ -291,4 +295,5 @@ class CropBatches(TorchIterableDataset):
         heard, cutoff = target, rng.uniform(7000, 8000)
         if bandwidth > 8500 and rng.random() < arguments.narrow_probability:
             heard = limit_bandwidth(target[None], torch.tensor([cutoff]), self.sampling_rate)[0]
-        return {"target_waveforms": target, "waveforms": heard, "bandwidth": float(bandwidth)}
+        judged = bandwidth if arguments.ignore_above_bandwidth else self.sampling_rate / 2
+        return {"target_waveforms": target, "waveforms": heard, "bandwidth": float(judged)}

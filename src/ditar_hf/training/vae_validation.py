@@ -51,9 +51,9 @@ def load_clips(
                 break
             try:
                 samples, rate = decode_audio(row["audio"], 0.0, CLIP_SECONDS, min_sampling_rate)
+                waveform = torch.from_numpy(resample_audio(samples, rate, config.sampling_rate))
             except UnusableAudioError:
                 continue
-            waveform = torch.from_numpy(resample_audio(samples, rate, config.sampling_rate))
             waveform = waveform[: len(waveform) // config.hop_length * config.hop_length]
             if len(waveform):
                 bandwidth = min(rate, config.sampling_rate) / 2
