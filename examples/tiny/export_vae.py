@@ -1,6 +1,6 @@
-"""Step 3 of the tiny recipe: the speech tokenizer in half precision, as it is shipped.
+"""The speech tokenizer of the tiny recipe in half precision, as it is shipped.
 
-python examples/tiny/export_vae.py --vae runs/tiny/vae --out model
+python examples/tiny/export_vae.py --vae runs/tiny/vae_top --out model
 """
 
 import argparse
