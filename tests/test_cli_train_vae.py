@@ -50,6 +50,7 @@ def write_config(tmp_path, make_vae_config):
 def test_a_run_and_its_resumption(write_config, tmp_path):
     result = run(write_config())
     assert result.exit_code == 0, result.output
+    assert result.stdout.endswith("run: the trained tokenizer\n")
     assert "step 4/4 loss " in result.stdout and " audio_seconds_per_second " in result.stdout
     first = DiTARVAE.from_pretrained(tmp_path / "run").state_dict()
     again = run(write_config())

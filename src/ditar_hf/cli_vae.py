@@ -63,6 +63,8 @@ def train_vae(
     # a ValueError of another kind in a long run is an error of ours, and shown whole
     with exits_with_2(RunError, UnusableAudioError, ArithmeticError, OSError):
         trainer.train(resume=resume)
+    if trainer.accelerator.is_main_process:
+        typer.echo(f"{trainer.folder}: the trained tokenizer")
     trainer.accelerator.end_training()
 
 
