@@ -49,7 +49,9 @@ app = typer.Typer()
 
 @app.command("train-vae")
 def train_vae(
-    config: Annotated[Path, typer.Argument(help="YAML file of the run.", exists=True, dir_okay=False)],
+    config: Annotated[
+        Path, typer.Argument(help="YAML file of the run, such as examples/tiny/vae.yaml.", exists=True, dir_okay=False)
+    ],
     resume: Annotated[bool, typer.Option(help="Continue from the last checkpoint of the output folder.")] = False,
 ) -> None:
     """Train a speech tokenizer as a YAML file describes it; continue it with `--resume`."""
