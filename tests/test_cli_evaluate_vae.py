@@ -69,7 +69,6 @@ def assert_refused(result, message, tmp_path):
 
 
 def test_a_report_of_a_folder(run, vae, data, tmp_path, report):
-    pytest.importorskip("matplotlib", reason="matplotlib draws")
     result = run(vae, data, "--save-audio", "--pictures", 1)
     assert result.exit_code == 0, result.output
     assert "| mel_distance | nats | lower |" in result.stdout and "report.md" in result.stdout
@@ -99,7 +98,6 @@ def test_a_whole_model_has_a_tokenizer(run, vae, data, make_model, tmp_path, rep
 
 
 def test_word_errors_with_a_recogniser(run, vae, data, report, monkeypatch):
-    pytest.importorskip("jiwer", reason="jiwer counts word errors")
     monkeypatch.setattr(word_error, "load_recognizer", lambda name, device: lambda waveform, rate: f"{name} two")
     assert run(vae, data, "--asr", "one", "--pictures", 0).exit_code == 0
     metrics = report()["metrics"]

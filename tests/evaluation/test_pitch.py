@@ -16,11 +16,6 @@ def tone(frequency: float, rate: int = RATE, num_samples: int = 7200) -> np.ndar
     return sum(0.3 / k * np.sin(2 * np.pi * k * frequency * time) for k in range(1, 6)).astype(np.float32)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tracker():
-    pytest.importorskip("librosa", reason="librosa tracks pitch")
-
-
 @pytest.mark.parametrize(("frequency", "rate"), [(90.0, RATE), (220.0, RATE), (440.0, 16000)])
 def test_the_pitch_of_a_tone_is_its_fundamental(frequency, rate):
     f0 = track_pitch(tone(frequency, rate), rate)

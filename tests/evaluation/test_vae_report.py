@@ -126,7 +126,6 @@ class TestModel:
 
 class TestComparisons:
     def test_sound_and_pictures(self, tmp_path):
-        pytest.importorskip("matplotlib", reason="matplotlib draws")
         writer = ComparisonWriter(tmp_path, 1, True)
         writer(COMPARISON)
         writer(replace(COMPARISON, clip=Clip("../b", TONE)))

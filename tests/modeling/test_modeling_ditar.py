@@ -565,16 +565,16 @@ class TestAttention:
         assert {part.config._attn_implementation for part in parts} == {"eager"}
         torch.testing.assert_close(model(**make_batch(), generator=seeded()).loss, expected, atol=1e-5, rtol=0)
 
-    def test_flash_attention_without_its_package_is_refused(self, make_model, make_config):
+    def test_flash_attention_is_taken_or_refused(self, make_model, make_config):
+        config = make_config(attn_implementation="flash_attention_2")
         if is_flash_attn_2_available():
-            pytest.skip("flash_attn is installed")
-        with pytest.raises(ImportError, match="FlashAttention2"):
-            make_model(make_config(attn_implementation="flash_attention_2"))
+            assert make_model(config).config._attn_implementation == "flash_attention_2"
+        else:
+            with pytest.raises(ImportError, match="FlashAttention2"):
+                make_model(config)
 
     @pytest.mark.gpu
     def test_flash_attention_is_near_sdpa(self, make_model, make_config):
-        if not torch.cuda.is_available() or not is_flash_attn_2_available():
-            pytest.skip("needs a CUDA device and flash_attn")
         logits = {}
         for attention in ("sdpa", "flash_attention_2"):
             model = make_model(make_config(attn_implementation=attention)).to("cuda", torch.bfloat16)

@@ -256,6 +256,21 @@ def test_a_full_disk_leaves_the_last_checkpoint(make_vae_arguments, tmp_path, mo
     assert (tmp_path / "run/model.safetensors").is_file()
 
 
+def test_a_fault_of_ours_is_not_taken_for_a_full_disk(make_vae_arguments, tmp_path, monkeypatch):
+    trainer = VAETrainer(make_vae_arguments())
+    monkeypatch.setattr(trainer.model, "save_pretrained", lambda folder: {}["a fault"])
+    with pytest.raises(KeyError, match="a fault"):
+        trainer.train()
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_held_out_recording_that_cannot_be_used_is_named(make_vae_arguments, recordings, caplog):
+    (recordings / "00.wav").write_bytes(b"no audio")
+    trainer = VAETrainer(make_vae_arguments(eval_data=[AudioSource(str(recordings))], num_eval_clips=2))
+    assert [clip.name for clip in trainer.clips] == ["0.wav", "1.wav"]
+    assert "00.wav" in caplog.text and "decoded" in caplog.text
+
+
 def test_a_kill_while_a_checkpoint_is_written_leaves_nothing_that_is_taken_for_one(
     make_vae_arguments, tmp_path, monkeypatch
 ):
@@ -327,7 +342,8 @@ def test_a_fresh_run_does_not_overwrite_another(make_vae_arguments):
 
 
 def test_trackers_get_curves_pictures_and_audio(make_vae_arguments, recordings, tmp_path):
-    event_accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    from tensorboard.backend.event_processing import event_accumulator
+
     arguments = make_vae_arguments(
         report_to=["tensorboard"], eval_data=[AudioSource(str(recordings))], eval_steps=3, num_eval_clips=2
     )

@@ -263,8 +263,10 @@ def _rows_of_tars(urls: list[str], language: str | None) -> Iterator[dict[str, A
             continue  # such as a readme among the recordings
         try:
             fields = dict(json.loads(members.get(".json", b"{}")))
-        except (ValueError, TypeError):
-            fields = {}
+        except (ValueError, TypeError) as error:
+            # as a damaged tar file: counted where audio is decoded, rather than used without its text
+            yield _row(f"{key.strip('/')} (its json cannot be read: {error})")
+            continue
         fields = {name: str(value) for name, value in fields.items() if value is not None}
         # Emilia's name for it, and Emilia-YODAS's
         identifier = fields.get("id") or fields.get("_id") or key.strip("/")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
 # fields that may differ when a run is resumed: they change nothing that is learnt, but for rounding
@@ -92,9 +93,11 @@ def save_checkpoint(
             (partial / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
             save_more(partial)
             _flush(partial)
-    except Exception as error:
-        # on a full disk the writers of torch and safetensors raise errors of their own kinds
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        # on a full disk the writers of torch and safetensors raise errors of their own kinds
+        if not isinstance(error, OSError | RuntimeError | SafetensorError):
+            raise
         raise OSError(f"{target} cannot be written, earlier checkpoints are as they were: {error}") from error
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

@@ -127,17 +127,19 @@ class VAETrainer:
             raise RunError(f"`resume`: there is no checkpoint in {self.folder}.")
         if checkpoints and not resume:
             raise RunError(f"`output_dir` ({self.folder}) holds {checkpoints[-1].name}: resume, or take another one.")
+        # once, and not for each checkpoint: to describe recordings is to list them
+        self.description = {
+            **self.arguments.to_dict(),
+            "num_processes": self.accelerator.num_processes,
+            "recordings": self.crops.describe_rows(),
+        }
         if resume:
-            self.progress = load_checkpoint(self.accelerator, checkpoints[-1], self._describe_run())
+            self.progress = load_checkpoint(self.accelerator, checkpoints[-1], self.description)
             self.average.to(self.accelerator.device)  # accelerate loads it onto the CPU
         self.folder.mkdir(parents=True, exist_ok=True)
         crops = self.arguments.gradient_accumulation_steps * self.arguments.batch_size * self.accelerator.num_processes
         seconds = crops * self.crops.num_samples / self.model.config.sampling_rate
         self.log = RunLog(self.accelerator, self.folder, self.arguments, seconds)
-
-    def _describe_run(self) -> dict[str, Any]:
-        processes = {"num_processes": self.accelerator.num_processes}
-        return {**self.arguments.to_dict(), **processes, "recordings": self.crops.describe_rows()}
 
     def _updates(self) -> Iterator[dict[str, torch.Tensor]]:
         """The steps of each optimizer from where the run stands; losses, detached, are means of a step's batches."""
@@ -299,8 +301,8 @@ class VAETrainer:
             with self._averaged() as model:
                 model.save_pretrained(folder / "averaged")
 
-        run, limit = self._describe_run(), self.arguments.save_total_limit
-        save_checkpoint(self.accelerator, self.folder, self.progress, run, limit, save_averaged)
+        limit = self.arguments.save_total_limit
+        save_checkpoint(self.accelerator, self.folder, self.progress, self.description, limit, save_averaged)
 
     def _finish(self) -> DiTARVAE:
         """Puts the average in, measures the latents and saves."""

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any
 
 import torch
+from transformers.utils import logging
 
 from ..modeling.configuration_ditar_vae import DiTARVAEConfig
 from ..modeling.modeling_ditar_vae import DiTARVAE
@@ -13,6 +14,8 @@ from .audio import UnusableAudioError, decode_audio, resample_audio
 from .data import AudioSource
 
 CLIP_SECONDS = 6.0
+
+logger = logging.get_logger(__name__)
 
 
 @dataclass
@@ -52,7 +55,8 @@ def load_clips(
             try:
                 samples, rate = decode_audio(row["audio"], 0.0, CLIP_SECONDS, min_sampling_rate)
                 waveform = torch.from_numpy(resample_audio(samples, rate, config.sampling_rate))
-            except UnusableAudioError:
+            except UnusableAudioError as error:
+                logger.warning(f"`eval_data`: {row['id']} of {source.path} is not used: {error}")
                 continue
             waveform = waveform[: len(waveform) // config.hop_length * config.hop_length]
             if len(waveform):
