@@ -28,7 +28,7 @@ DataArgument = Annotated[
 FormatOption = Annotated[
     str | None,
     typer.Option(
-        help="metadata, ljspeech, libritts, librilight, files, webdataset or datasets. Not given: looked up."
+        help="metadata, ljspeech, libritts, librilight, libriheavy, files, webdataset, datasets; by default looked up."
     ),
 ]
 NameOption = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")]
@@ -40,6 +40,9 @@ TextColumnOption = Annotated[str | None, typer.Option(help="Column of the text, 
 SpeakerColumnOption = Annotated[str | None, typer.Option(help="Column of the speaker, if not `speaker`.")]
 LanguageColumnOption = Annotated[str | None, typer.Option(help="Column of the language, if not `language`.")]
 LanguageOption = Annotated[str | None, typer.Option(help="Language of all rows that do not name their own.")]
+AudioDirOption = Annotated[
+    str | None, typer.Option(help="Folder of Libri-light, for the paths in manifests of libriheavy.")
+]
 DeviceOption = Annotated[
     str | None, typer.Option(help="Where to compute: cpu, cuda, mps … Not given: a GPU if there is one.")
 ]
@@ -57,8 +60,8 @@ def train_vae(
     """Train a speech tokenizer as a YAML file describes it; continue it with `--resume`."""
     with exits_with_2(ValueError, OSError):
         from .training.audio import UnusableAudioError
+        from .training.checkpoints import RunError
         from .training.vae_arguments import VAETrainingArguments
-        from .training.vae_checkpoint import RunError
         from .training.vae_trainer import VAETrainer
 
         trainer = VAETrainer(VAETrainingArguments.from_yaml(config))
@@ -85,6 +88,7 @@ def encode(
     speaker_column: SpeakerColumnOption = None,
     language_column: LanguageColumnOption = None,
     language: LanguageOption = None,
+    audio_dir: AudioDirOption = None,
     patch_size: Annotated[
         int | None, typer.Option(help="Frames in a patch of the model that the latents are for; 4 if not given.")
     ] = None,
@@ -117,6 +121,7 @@ def encode(
             speaker_column=speaker_column,
             language_column=language_column,
             language=language,
+            audio_dir=audio_dir,
         )
         source = AudioSource(data, streaming=streaming, **of_source)
         settings = given(
@@ -225,13 +230,13 @@ def _read_clips(
     from tqdm import tqdm
 
     from .evaluation.vae_metrics import Clip, UnusableClip
-    from .training.audio import UnusableAudioError, decode_audio, resample_audio
+    from .training.audio import UnusableAudioError, decode_audio, resample_audio, segment_of
 
     # where standard error is no terminal there is no bar
     for row in tqdm(rows, "evaluating", unit=" clips", leave=False, disable=None):
         try:
             # a little more, which tells whether it goes on
-            samples, rate = decode_audio(row["audio"], seconds=max_seconds + 0.01)
+            samples, rate = decode_audio(row["audio"], seconds=max_seconds + 0.01, **segment_of(row))
             length = len(samples) / rate
             if length < SHORTEST_CLIP_SECONDS:
                 raise UnusableAudioError(f"it lasts {length:.3f} s, less than {SHORTEST_CLIP_SECONDS} s")

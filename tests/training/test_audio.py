@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from ditar_hf.training.audio import UnusableAudioError, decode_audio, resample_audio
+from ditar_hf.training.audio import UnusableAudioError, decode_audio, resample_audio, segment_of
 
 RATE = 24_000
 RAMP = np.linspace(-0.5, 0.5, RATE).astype(np.float32)
@@ -72,6 +72,59 @@ def test_a_part_is_cut_out_of_the_whole(format, start, seconds):
     length = min(RATE, round(seconds * RATE))
     first = int(start * (RATE - length + 1))
     np.testing.assert_array_equal(part, whole[first : first + length])
+
+
+@pytest.mark.parametrize("format", ["WAV", "FLAC", "MP3", "OGG"])
+@pytest.mark.parametrize(("start", "seconds"), [(0.0, None), (0.5, 0.1), (0.999999, 0.1), (0.3, 5.0)])
+def test_a_part_of_a_segment_is_cut_out_of_the_whole(format, start, seconds):
+    # noise, of which no two places are alike; long enough for several frames of every format
+    recording = audio(np.random.default_rng(0).uniform(-0.4, 0.4, 2 * RATE).astype(np.float32), format=format)
+    segment = {"start_seconds": 0.75, "duration_seconds": 0.5}
+    whole, part = decode_audio(recording)[0], decode_audio(recording, start, seconds, **segment)[0]
+    length = min(RATE // 2, RATE // 2 if seconds is None else round(seconds * RATE))
+    first = 3 * RATE // 4 + int(start * (RATE // 2 - length + 1))
+    # lossy formats decode a place a little otherwise where they begin near it
+    atol = 0 if format in ("WAV", "FLAC") else 1e-4
+    np.testing.assert_allclose(part, whole[first : first + length], atol=atol, rtol=0)
+
+
+def test_a_segment_may_go_to_the_end():
+    recording = audio(RAMP, format="FLAC")
+    whole = decode_audio(recording)[0]
+    for segment in ({"start_seconds": 0.75}, {"start_seconds": 0.75, "duration_seconds": 0.26}):
+        np.testing.assert_array_equal(decode_audio(recording, **segment)[0], whole[3 * RATE // 4 :])
+    # a length alone is what a source states of a whole file
+    np.testing.assert_array_equal(decode_audio(recording, start_seconds=None, duration_seconds=0.5)[0], whole)
+
+
+@pytest.mark.parametrize(
+    ("start_seconds", "duration_seconds", "message"),
+    [
+        (1.0, 0.5, "begins at 1 seconds of a file of 1"),
+        (-0.5, 0.1, "begins at -0.5 seconds"),
+        (float("nan"), 0.1, "begins at nan"),
+        (0.75, 0.5, "from 0.75 to 1.25 seconds of a file of 1"),
+        (0.5, 0.0, "from 0.5 to 0.5 seconds"),
+        (0.5, -0.1, "from 0.5 to 0.4 seconds"),
+    ],
+)
+def test_a_segment_must_lie_within_its_file(start_seconds, duration_seconds, message):
+    with pytest.raises(UnusableAudioError, match=message):
+        decode_audio(audio(RAMP), start_seconds=start_seconds, duration_seconds=duration_seconds)
+
+
+def test_the_segment_of_a_row():
+    row = {"id": "a", "start_seconds": 1.5, "duration_seconds": 2.0}
+    assert segment_of(row) == {"start_seconds": 1.5, "duration_seconds": 2.0}
+    assert segment_of({"id": "a"}) == {"start_seconds": None, "duration_seconds": None}
+
+
+@pytest.mark.parametrize("share", [0.2, 0.6])
+def test_a_segment_of_a_file_that_is_cut_off(share):
+    content = encoded(np.random.default_rng(0).uniform(-0.4, 0.4, 4 * RATE), format="FLAC")
+    recording = {"path": None, "bytes": content[: int(share * len(content))]}
+    with pytest.raises(UnusableAudioError):
+        decode_audio(recording, start_seconds=2.0, duration_seconds=1.0)
 
 
 def test_every_part_can_be_drawn():

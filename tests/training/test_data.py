@@ -1,11 +1,10 @@
 """Laws of `AudioSource`: each layout of a data set gives the same schema, and what is not one is refused."""
 
-import contextlib
 import io
 import json
 import pickle
 import re
-import tarfile
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +14,8 @@ import soundfile
 from datasets import Audio, Dataset, DatasetDict, IterableDataset
 from datasets.distributed import split_dataset_by_node
 
-from ditar_hf.training import tars
-from ditar_hf.training.audio import UnusableAudioError, decode_audio
-from ditar_hf.training.data import EXAMPLE_FEATURES, AudioSource, describe_rows, detect_format
+from ditar_hf.training.audio import UnusableAudioError, decode_audio, segment_of
+from ditar_hf.training.data import EXAMPLE_FEATURES, READERS, AudioSource, describe_rows, detect_format
 
 RATE = 24_000
 
@@ -35,30 +33,6 @@ def put(file: Path, content: bytes | str) -> Path:
     return file
 
 
-def put_tar(file: Path, members: dict[str, bytes | dict]) -> Path:
-    """A tar file as `webdataset` writes it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(file, "w") as archive:
-        for name, content in members.items():
-            content = content if isinstance(content, bytes) else json.dumps(content).encode()
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return file
-
-
-def emilia(number: int) -> dict[str, bytes | dict]:
-    key = f"EN_B00000_S00000_W{number:06d}"
-    fields = {"id": key, "wav": f"{key}.wav", "text": f" Sentence {number}.", "duration": 0.1, "speaker": "EN_B00000"}
-    return {f"{key}.mp3": clip(2400, "MP3"), f"{key}.json": {**fields, "language": "en", "dnsmos": 3.3}}
-
-
-def yodas(number: int) -> dict[str, bytes | dict]:
-    key = f"EN_-abc_W{number:06d}"
-    fields = {"_id": key, "text": f" Words {number}", "duration": 0.1, "speaker": "EN_-abc", "language": "en"}
-    return {f"{key}.json": {**fields, "dnsmos": 3.1, "phone_count": 9}, f"{key}.mp3": clip(4800, "MP3")}
-
-
 def rows_of(path: Path | str, **options) -> list[dict]:
     """All rows, after a check that they have the schema and that skipping rows leaves the rest."""
     rows = AudioSource(str(path), **options).read()
@@ -69,6 +43,10 @@ def rows_of(path: Path | str, **options) -> list[dict]:
     if isinstance(rows, IterableDataset):
         assert list(rows.skip(1)) == listed[1:]
     return listed
+
+
+def numbers_of(rows: list[dict]) -> list[tuple]:
+    return [(row["start_seconds"], row["duration_seconds"], row["dnsmos"]) for row in rows]
 
 
 def fields_of(rows: list[dict]) -> list[tuple]:
@@ -96,6 +74,15 @@ def test_metadata_with_a_byte_order_mark_and_other_columns(tmp_path):
     assert fields_of(rows_of(tmp_path)) == [("x.wav", None, None, None)]
 
 
+def test_metadata_may_state_numbers(tmp_path):
+    lines = ["x.wav,0.5,0.25,3.5", "x.wav,,,", "x.wav,0,,4"]
+    put(tmp_path / "metadata.csv", "\n".join(["file_name,start_seconds,duration_seconds,dnsmos", *lines]))
+    put(tmp_path / "x.wav", clip(24_000))
+    rows = list(AudioSource(str(tmp_path)).read())
+    assert numbers_of(rows) == [(0.5, 0.25, 3.5), (None, None, None), (0.0, None, 4.0)]
+    assert [len(decode_audio(row["audio"], **segment_of(row))[0]) for row in rows] == [6000, 24_000, 24_000]
+
+
 def test_ljspeech(tmp_path):
     lines = ['LJ001-0001|He said "5|He said "five', "LJ001-0002|Raw only", "", ""]
     put(tmp_path / "metadata.csv", "\n".join(lines))
@@ -104,6 +91,7 @@ def test_ljspeech(tmp_path):
     rows = rows_of(tmp_path, language="en")
     expected = [("LJ001-0001", 'He said "five', None, "en"), ("LJ001-0002", "Raw only", None, "en")]
     assert fields_of(rows) == expected and lengths_of(rows) == [2205, 2205]
+    assert numbers_of(rows) == [(None, None, None)] * 2
 
 
 def test_libritts(tmp_path):
@@ -144,72 +132,6 @@ def test_files(tmp_path):
     assert lengths_of(rows) == [2400, 100]
 
 
-# Tar files
-
-
-def test_webdataset_takes_both_schemas_of_emilia(tmp_path):
-    first, second = {**emilia(0), **yodas(0), "README.md": b"no clip"}, {**yodas(1), **emilia(1)}
-    put_tar(tmp_path / "EN" / "EN-B000000.tar", first)
-    put_tar(tmp_path / "EN" / "EN-B000001.tar", second)
-    put_tar(tmp_path / "DE" / "DE-B000000.tar", emilia(2))
-    expected = [
-        ("EN_B00000_S00000_W000000", "Sentence 0.", "EN_B00000", "en"),
-        ("EN_-abc_W000000", "Words 0", "EN_-abc", "en"),
-        ("EN_-abc_W000001", "Words 1", "EN_-abc", "en"),
-        ("EN_B00000_S00000_W000001", "Sentence 1.", "EN_B00000", "en"),
-    ]
-    for path in (tmp_path / "EN", tmp_path / "EN" / "*.tar", f"{tmp_path}/EN/EN-B00000?.tar"):
-        rows = rows_of(path)
-        assert fields_of(rows) == expected and lengths_of(rows) == [2400, 4800, 4800, 2400]
-    assert len(rows_of(tmp_path)) == 5
-    assert isinstance(AudioSource(str(tmp_path)).read(), IterableDataset)
-
-
-def test_webdataset_without_or_with_odd_json(tmp_path):
-    members = {
-        "a/one.wav": clip(100),
-        "a/one.txt": b" As text. ",
-        "b/one.flac": clip(200, "FLAC"),
-        "b/one.json": b"{damaged",
-        "c.wav": clip(300),
-        "c.json": b"[1]",
-        "d.wav": clip(400),
-        "d.json": {"id": 7, "text": None, "speaker": 12},
-    }
-    first, *damaged, last = rows_of(put_tar(tmp_path / "x.tar", members), language="en")
-    assert fields_of([first, last]) == [("a/one", "As text.", None, "en"), ("7", None, "12", "en")]
-    assert lengths_of([first, last]) == [100, 400]
-    for name, row in zip(("b/one", "c"), damaged, strict=True):
-        assert row["id"].startswith(f"{name} (its json cannot be read")
-        with pytest.raises(UnusableAudioError, match="no audio"):
-            decode_audio(row["audio"])
-
-
-def test_webdataset_with_a_damaged_header_names_it(tmp_path):
-    content = bytearray(put_tar(tmp_path / "0.tar", {**emilia(0), **emilia(1)}).read_bytes())
-    name = content.index(b"EN_B00000_S00000_W000001.mp3")
-    content[name : name + 5] = b"XXXXX"  # its checksum is wrong now
-    rows = rows_of(put(tmp_path / "0.tar", bytes(content)))
-    assert [row["audio"]["bytes"] is not None for row in rows] == [False, True]
-    assert "bad checksum" in rows[0]["id"] and rows[1]["text"] == "Sentence 0."
-
-
-@pytest.mark.parametrize("missing", [1, 600, 1200, 2000])
-def test_webdataset_that_is_cut_off_costs_its_end_only(tmp_path, missing):
-    content = put_tar(tmp_path / "0.tar", {**emilia(0), **emilia(1), **emilia(2)}).read_bytes()
-    content = content.rstrip(b"\0")  # to the end of the last member
-    put(tmp_path / "0.tar", content[:-missing])
-    put_tar(tmp_path / "1.tar", yodas(0))
-    rows = rows_of(tmp_path)
-    whole = [row for row in rows if row["audio"]["bytes"]]
-    assert [row["id"][-2:] for row in whole] == ["00", "01", "00"]
-    assert all(row["text"] for row in whole)
-    (broken,) = [row for row in rows if not row["audio"]["bytes"]]
-    assert "0.tar" in broken["id"]
-    with pytest.raises(UnusableAudioError):
-        decode_audio(broken["audio"])
-
-
 # Data sets
 
 
@@ -244,6 +166,22 @@ def test_parquet_with_names_of_its_own(tmp_path, streaming):
     assert lengths_of(listed) == [100, 200, 300]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_parquet_with_numbers(tmp_path, streaming):
+    numbers = {"duration": ["0.5", None, "long"], "dnsmos": [3, None, float("nan")], "start_seconds": [0.1, None, 0.0]}
+    audio_dataset(**numbers).to_parquet(tmp_path / "train.parquet")
+    rows = rows_of(tmp_path, streaming=streaming)
+    assert numbers_of(rows) == [(pytest.approx(0.1), 0.5, 3.0), (None, None, None), (0.0, None, None)]
+
+
+def test_rows_that_were_saved_are_the_same_rows(tmp_path):
+    put(tmp_path / "data" / "metadata.csv", "file_name,text,start_seconds,duration_seconds,dnsmos\nx.wav,A.,0,0.1,3\n")
+    put(tmp_path / "data" / "x.wav", clip(24_000))
+    rows = AudioSource(str(tmp_path / "data"), language="en").read()
+    rows.save_to_disk(tmp_path / "saved")
+    assert list(AudioSource(str(tmp_path / "saved")).read()) == list(rows)
+
+
 def test_a_dataset_on_the_disk_can_be_drawn_from_at_random(tmp_path):
     audio_dataset(text=["a", "b", "c"]).save_to_disk(tmp_path)
     rows = AudioSource(str(tmp_path)).read()
@@ -276,22 +214,7 @@ def test_processes_that_share_a_stream_number_no_two_rows_alike(tmp_path):
     assert len(set(ids)) == 6
 
 
-def test_a_connection_that_breaks_is_no_damaged_tar(tmp_path, monkeypatch):
-    path = put_tar(tmp_path / "0.tar", {name: value for number in range(9) for name, value in emilia(number).items()})
-    rows = AudioSource(str(path)).read()
-
-    class Broken(io.BytesIO):
-        def read(self, size=-1):
-            if self.tell():
-                raise ConnectionResetError("by peer")
-            return super().read(size)
-
-    monkeypatch.setattr(tars.fsspec, "open", lambda *args: contextlib.closing(Broken(path.read_bytes())))
-    with pytest.raises(ConnectionResetError):
-        list(rows)
-
-
-def test_what_tells_that_a_source_has_changed(tmp_path):
+def test_what_tells_that_a_source_has_changed(tmp_path, put_tar, emilia):
     put_tar(tmp_path / "0.tar", emilia(0))
     put(tmp_path / "files" / "a.wav", clip(100))
     for path, name in ((tmp_path / "*.tar", "tars"), (tmp_path / "files", "rows")):
@@ -328,6 +251,11 @@ def test_settings_out_of_range():
         refused("`weight` of .* must be positive", ".", weight=weight)
 
 
+def test_a_folder_of_audio_is_for_libriheavy(tmp_path):
+    put(tmp_path / "x.wav", clip(100))
+    refused("`audio_dir` is '/audio': only `libriheavy` has one, and this is `files`", tmp_path, audio_dir="/audio")
+
+
 def test_what_is_not_there(tmp_path):
     refused("no folder", tmp_path / "missing")
     refused("no speech", tmp_path)
@@ -352,6 +280,8 @@ def test_columns_that_are_missing(tmp_path):
     refused("metadata.csv, near line 3: there is no `file_name`", tmp_path / "e")
     put(tmp_path / "f" / "metadata.csv", f"file_name,text\na.wav,{'a' * 200_000}\n")
     refused("metadata.csv, near line 1: field larger", tmp_path / "f")
+    put(tmp_path / "g" / "metadata.csv", "file_name,start_seconds\na.wav,0:30\n")
+    refused("metadata.csv, near line 2: `start_seconds` is '0:30', no number", tmp_path / "g")
     audio_dataset(text=["a", "b", "c"]).save_to_disk(tmp_path / "c")
     refused("no column `clip`; it has `audio`, `text`", tmp_path / "c", audio_column="clip")
     DatasetDict({"train": audio_dataset()}).save_to_disk(tmp_path / "d")
@@ -362,6 +292,7 @@ def test_columns_that_are_missing(tmp_path):
     ("names", "format"),
     [
         (["x.tar"], "webdataset"),
+        (["libriheavy_cuts_small.jsonl.gz", "small/a/b/c.flac", "small/a/b/c.json"], "librilight"),
         (["data/train.parquet"], "datasets"),
         (["dataset_info.json", "state.json"], "datasets"),
         (["a/b/c.flac", "a/b/c.json"], "librilight"),
@@ -378,4 +309,5 @@ def test_detection(tmp_path, names, format):
 
 def test_the_docstring_names_all_formats():
     named = set(re.findall(r'`"(\w+)"`', AudioSource.__doc__))
-    assert {"metadata", "ljspeech", "libritts", "librilight", "files", "webdataset", "datasets"} <= named
+    assert set(READERS) | {"auto"} <= named
+    assert {"auto", *READERS} == set(typing.get_args(AudioSource.__annotations__["format"]))

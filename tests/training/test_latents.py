@@ -12,7 +12,7 @@ import torch
 from datasets import Audio, Dataset, load_dataset
 
 from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer, DiTARVAE
-from ditar_hf.training import latent_shards, latents
+from ditar_hf.training import latent_shards, stores
 from ditar_hf.training.collator import DiTARDataCollator
 from ditar_hf.training.data import AudioSource
 from ditar_hf.training.latents import encode_source, hash_vae, load_latents
@@ -362,7 +362,7 @@ def test_a_folder_with_other_things(vae, source, tmp_path):
 
 def test_a_store_that_is_being_written(vae, source, tmp_path):
     (tmp_path / "store").mkdir()
-    with latents.FileLock(tmp_path / "store" / ".lock"):
+    with stores.FileLock(tmp_path / "store" / ".lock"):
         refused("another process", encode_source, vae, source, tmp_path / "store")
 
 

@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from ditar_hf import DiTARVAE
 from ditar_hf.training import vae_checkpoint
 from ditar_hf.training.audio import UnusableAudioError
+from ditar_hf.training.checkpoints import RunError, find_checkpoints
 from ditar_hf.training.data import AudioSource
-from ditar_hf.training.vae_checkpoint import RunError, find_checkpoints
 from ditar_hf.training.vae_trainer import VAETrainer
 
 

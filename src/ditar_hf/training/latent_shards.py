@@ -13,7 +13,7 @@ import torch
 from datasets import Array2D, Dataset, Features, Value
 
 from ..modeling.modeling_ditar_vae import DiTARVAE
-from .audio import UnusableAudioError, decode_audio, resample_audio
+from .audio import UnusableAudioError, decode_audio, resample_audio, segment_of
 
 ROWS_PER_GROUP = 100  # a stream reads so many rows at once
 SUMMARY_KEY = b"ditar_hf"
@@ -116,7 +116,11 @@ def plan_batches(lengths: Mapping[int, int], most: float) -> list[list[int]]:
 
 
 def read_waveform(
-    audio: Mapping[str, Any] | None, max_seconds: float, min_sampling_rate: int, sampling_rate: int
+    audio: Mapping[str, Any] | None,
+    max_seconds: float,
+    min_sampling_rate: int,
+    sampling_rate: int,
+    segment: Mapping[str, float | None] | None = None,
 ) -> np.ndarray:
     """
     Samples of a recording at the rate wanted.
@@ -126,6 +130,7 @@ def read_waveform(
         max_seconds (`float`): Longest recording that is taken.
         min_sampling_rate (`int`): Lowest rate of a recording that is taken, in Hz.
         sampling_rate (`int`): The rate wanted, in Hz.
+        segment (`dict`, *optional*): As `segment_of` gives it; by default the whole recording.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`, float32.
@@ -134,7 +139,9 @@ def read_waveform(
         UnusableAudioError: If it cannot be decoded, is longer or of a lower rate, or too short for a sample.
     """
     # one second more than allowed tells it, without decoding hours of audio book
-    samples, rate = decode_audio(audio, seconds=max_seconds + 1, min_sampling_rate=min_sampling_rate)
+    samples, rate = decode_audio(
+        audio, seconds=max_seconds + 1, min_sampling_rate=min_sampling_rate, **(segment or {})
+    )
     if len(samples) > max_seconds * rate:
         raise UnusableAudioError(f"it is longer than {max_seconds:g} seconds")
     return resample_audio(samples, rate, sampling_rate)
@@ -168,7 +175,9 @@ def encode_rows(
     sampling_rate, waveforms, latents, reasons = vae.config.sampling_rate, {}, {}, {}
     for place, row in enumerate(rows):
         try:
-            waveforms[place] = read_waveform(row["audio"], max_seconds, min_sampling_rate, sampling_rate)
+            waveforms[place] = read_waveform(
+                row["audio"], max_seconds, min_sampling_rate, sampling_rate, segment_of(row)
+            )
         except UnusableAudioError as error:
             reasons[place] = str(error)
     lengths = {place: len(waveform) for place, waveform in waveforms.items()}

@@ -9,25 +9,23 @@ was. At the end `rejected.jsonl` lists all that were rejected, and `latents.json
 
 import hashlib
 import itertools
-import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from datasets import Dataset, IterableDataset, load_dataset
-from filelock import FileLock, Timeout
 from transformers.utils import logging
 
 from ..modeling.modeling_ditar_vae import DiTARVAE
 from .audio import MIN_SAMPLING_RATE
-from .data import AudioSource, describe_rows
-from .latent_shards import encode_rows, read_summary, write_shard, writing
+from .data import AudioSource
+from .latent_shards import encode_rows, read_summary, write_shard
+from .stores import describe_source, find_differences, locked, read_description, refuse_foreign, write_lines
 
 FORMAT_VERSION = 1
-DESCRIPTION_FILE, REJECTED_FILE, LOCK_FILE = "latents.json", "rejected.jsonl", ".lock"
+DESCRIPTION_FILE, REJECTED_FILE = "latents.json", "rejected.jsonl"
 # the last three are what latents depend on, and neither names nor shapes of weights say
 CONFIG_FIELDS = (
     "sampling_rate",
@@ -125,17 +123,12 @@ def encode_source(
         # on CPUs with AMX, strided convolutions of torch 2.13 in bfloat16 give other values altogether
         raise ValueError(f"`dtype` is {dtype!r} on a CPU, where it cannot be relied on: use 'float32'.")
     out = Path(out)
-    _refuse_foreign(out)
+    refuse_foreign(out, DESCRIPTION_FILE, "latents")
     rows = source.read()
-    description = {"format_version": FORMAT_VERSION, **_describe_vae(vae), **_describe_source(source, rows)}
+    description = {"format_version": FORMAT_VERSION, **_describe_vae(vae), "source": describe_source(source, rows)}
     description["settings"] = settings
-    out.mkdir(parents=True, exist_ok=True)
-    try:
-        # freed by the system when the process ends, however it ends
-        with FileLock(out / LOCK_FILE, timeout=0):
-            return _complete(vae if device is None else vae.to(device), rows, out, description, batch_seconds)
-    except Timeout as error:
-        raise ValueError(f"`out`: another process is writing {out}. Wait for it, or use another folder.") from error
+    with locked(out):
+        return _complete(vae if device is None else vae.to(device), rows, out, description, batch_seconds)
 
 
 def load_latents(
@@ -162,12 +155,12 @@ def load_latents(
         ValueError: If there is no complete store, or its latents are those of another tokenizer.
     """
     path = Path(path)
-    description = _read_description(path)
+    description = read_description(path / DESCRIPTION_FILE, FORMAT_VERSION)
     if description is None:
         raise ValueError(f"`path`: there is no store of latents in {path}. Make one with `ditar encode`.")
     if not description["complete"] or not _all_there(path, description):
         raise ValueError(f"`path`: the store {path} is not complete. Run the `ditar encode` that began it again.")
-    if vae is not None and (found := _differences(description, _describe_vae(vae))):
+    if vae is not None and (found := find_differences(description, _describe_vae(vae))):
         raise ValueError(
             f"`vae` is not the tokenizer that made the latents in {path}: {found}. Pass that one, or encode the data "
             "again into another folder."
@@ -184,65 +177,18 @@ def _all_there(folder: Path, description: Mapping[str, Any]) -> bool:
     return all(_shard(folder, index).is_file() for index in range(description["totals"]["num_shards"]))
 
 
-def _read_description(folder: Path) -> dict[str, Any] | None:
-    file = folder / DESCRIPTION_FILE
-    if not file.is_file():
-        return None
-    try:
-        description = json.loads(file.read_text(encoding="utf-8"))
-        version = description["format_version"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file} is damaged ({error!r}). Encode the data again into another folder.") from error
-    if version != FORMAT_VERSION:
-        raise ValueError(f"{file} is of format {version}, not {FORMAT_VERSION}. Encode the data again.")
-    return description
-
-
-def _write_lines(file: Path, values: list[Any], indent: int | None = None):
-    with writing(file) as stream:
-        stream.writelines(f"{json.dumps(value, ensure_ascii=False, indent=indent)}\n".encode() for value in values)
-
-
 def _describe_vae(vae: DiTARVAE) -> dict[str, Any]:
     return {"vae_hash": hash_vae(vae), "vae_config": {name: getattr(vae.config, name) for name in CONFIG_FIELDS}}
-
-
-def _describe_source(source: AudioSource, rows: Dataset | IterableDataset) -> dict[str, Any]:
-    # a weight says what a mixture draws, not what is read
-    origin = {name: value for name, value in asdict(source).items() if name != "weight"}
-    if os.path.exists(source.path):
-        origin["path"] = os.path.abspath(source.path)
-    return {"source": {**origin, **describe_rows(source, rows)}}
-
-
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> str:
-    """Where the values of `wanted` are not those stored, in words; empty if nowhere."""
-    found = []
-    for name, value in wanted.items():
-        if isinstance(value, Mapping):
-            found.append(_differences(stored.get(name, {}), value, f"{prefix}{name}."))
-        elif stored.get(name) != value:
-            found.append(f"`{prefix}{name}` is {stored.get(name)!r} there and {value!r} here")
-    return ", ".join(filter(None, found))
-
-
-def _refuse_foreign(out: Path):
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"`out`: {out} is a file. Name a folder.")
-    # all that a run that was killed at once can have left
-    begun = {LOCK_FILE, f"{DESCRIPTION_FILE}.tmp"}
-    if out.is_dir() and not (out / DESCRIPTION_FILE).is_file() and {file.name for file in out.iterdir()} - begun:
-        raise ValueError(f"`out`: {out} holds other things than latents. Name a new folder or an empty one.")
 
 
 def _complete(
     vae: DiTARVAE, rows: Dataset | IterableDataset, out: Path, description: dict[str, Any], batch_seconds: float
 ) -> dict[str, Any]:
     """Writes what the store lacks, and returns its description."""
-    stored, settings = _read_description(out), dict(description["settings"])
+    stored, settings = read_description(out / DESCRIPTION_FILE, FORMAT_VERSION), dict(description["settings"])
     if stored is None:
-        _write_lines(out / DESCRIPTION_FILE, [{**description, "complete": False}], indent=2)
-    elif found := _differences(stored, description):
+        write_lines(out / DESCRIPTION_FILE, [{**description, "complete": False}], indent=2)
+    elif found := find_differences(stored, description):
         raise ValueError(f"`out`: {out} was begun with something else: {found}. Use that, or another folder.")
     elif stored["complete"] and _all_there(out, stored):
         return stored
@@ -251,7 +197,7 @@ def _complete(
         write_shard(_shard(out, index), columns, rejected, vae.config.latent_dim)
     summaries = [read_summary(file) for file in _leading_shards(out)]
     rejected = [entry for summary in summaries for entry in summary["rejected"]]
-    _write_lines(out / REJECTED_FILE, rejected)
+    write_lines(out / REJECTED_FILE, rejected)
     totals = {
         "num_rows": sum(summary["num_rows"] for summary in summaries),
         "num_rejected": len(rejected),
@@ -262,7 +208,7 @@ def _complete(
         why = f"no row can be used ({out / REJECTED_FILE}), {rejected[0]}" if rejected else "there is no row"
         raise ValueError(f"`source`: of {description['source']['path']} {why}. Check path and format.")
     description = {**description, "complete": True, "totals": totals}
-    _write_lines(out / DESCRIPTION_FILE, [description], indent=2)
+    write_lines(out / DESCRIPTION_FILE, [description], indent=2)
     return description
 
 

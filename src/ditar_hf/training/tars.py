@@ -1,9 +1,38 @@
-"""Tar files of recordings: which there are, and the files of each recording, read in their order without unpacking."""
+"""Tar files of recordings: which there are, and the recordings in them, read in their order without unpacking."""
 
+import json
 import tarfile
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import fsspec
+from datasets import IterableDataset
+
+from .schema import AUDIO_SUFFIXES, EXAMPLE_FEATURES, make_example
+
+if TYPE_CHECKING:
+    from .data import AudioSource
+
+
+def find_files(pattern: str, kind: str) -> dict[str, dict[str, Any]]:
+    """
+    The files that a pattern means.
+
+    Args:
+        pattern (`str`): A path, an address such as `hf://datasets/…`, or a pattern of them.
+        kind (`str`): What they shall be, for the message.
+
+    Returns:
+        `dict` from addresses, as fsspec opens them, in alphabetical order, to what the filesystem tells of each.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    filesystem, inner = fsspec.url_to_fs(pattern)
+    found = filesystem.glob(inner, detail=True)
+    if not found:
+        raise ValueError(f"`path`: there is no {kind} {pattern}.")
+    return dict(sorted((filesystem.unstrip_protocol(name), info) for name, info in found.items()))
 
 
 def find_tars(path: str) -> dict[str, int | None]:
@@ -21,12 +50,7 @@ def find_tars(path: str) -> dict[str, int | None]:
         ValueError: If there is none.
     """
     pattern = path if path.endswith(".tar") else f"{path}/**/*.tar"
-    filesystem, inner = fsspec.url_to_fs(pattern)
-    found = filesystem.glob(inner, detail=True)
-    if not found:
-        raise ValueError(f"`path`: there is no tar file {pattern}.")
-    sizes = {filesystem.unstrip_protocol(name): info.get("size") for name, info in found.items()}
-    return dict(sorted(sizes.items()))
+    return {url: info.get("size") for url, info in find_files(pattern, "tar file").items()}
 
 
 class _CheckedTarInfo(tarfile.TarInfo):
@@ -83,3 +107,49 @@ def iterate_tars(urls: Iterable[str]) -> Iterator[tuple[str, dict[str, bytes] | 
                 members = {}
         if members:
             yield key, members
+
+
+def read_webdataset(source: "AudioSource") -> IterableDataset:
+    """
+    Rows of tar files of audio and `json`: Emilia's, Emilia-YODAS's, and a mixture of both.
+
+    Args:
+        source ([`AudioSource`]): Its path and language.
+
+    Returns:
+        `datasets.IterableDataset` in the columns of `EXAMPLE_FEATURES`, with a shard for each tar file. What is
+        damaged is a row without audio, so that it is counted where audio is decoded.
+
+    Raises:
+        ValueError: If there is no tar file.
+    """
+    options = {"urls": list(find_tars(source.path)), "language": source.language}
+    return IterableDataset.from_generator(_rows_of_tars, features=EXAMPLE_FEATURES, gen_kwargs=options)
+
+
+def _rows_of_tars(urls: list[str], language: str | None) -> Iterator[dict[str, Any]]:
+    for key, members in iterate_tars(urls):
+        if members is None:
+            yield make_example(key)
+            continue
+        suffix = next((suffix for suffix in AUDIO_SUFFIXES if suffix in members), None)
+        if suffix is None:
+            continue  # such as a readme among the recordings
+        try:
+            stated = dict(json.loads(members.get(".json", b"{}")))
+        except (ValueError, TypeError) as error:
+            # rather than used without its text
+            yield make_example(f"{key.strip('/')} (its json cannot be read: {error})")
+            continue
+        # Emilia's name for it, and Emilia-YODAS's
+        identifier = next((str(stated[name]) for name in ("id", "_id") if stated.get(name)), key.strip("/"))
+        text = str(stated.get("text") or members.get(".txt", b"").decode("utf-8", "replace")).strip()
+        yield make_example(
+            identifier,
+            content=members[suffix],
+            text=text,
+            speaker=stated.get("speaker"),
+            language=stated.get("language") or language,
+            duration_seconds=stated.get("duration"),
+            dnsmos=stated.get("dnsmos"),
+        )

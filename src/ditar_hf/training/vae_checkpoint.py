@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -12,6 +11,8 @@ from typing import Any
 from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+
+from .checkpoints import RUN_FILE, find_checkpoints, flush_folder, refuse_other_run
 
 # fields that may differ when a run is resumed: they change nothing that is learnt, but for rounding
 FREE_FIELDS = {
@@ -27,11 +28,6 @@ FREE_FIELDS = {
     "num_workers",
     "cpu",
 }
-RUN_FILE = "run.json"
-
-
-class RunError(ValueError):
-    """A run that cannot begin or go on where it was told to."""
 
 
 @dataclass
@@ -46,12 +42,6 @@ class Progress:
 
     step: int = 0
     positions: dict[int, dict[str, Any]] = field(default_factory=dict)
-
-
-def find_checkpoints(folder: Path) -> list[Path]:
-    """Whole checkpoints `checkpoint-<step>` of a folder, in the order of their steps."""
-    found = [path for path in folder.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", path.name)]
-    return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
 
 def save_checkpoint(
@@ -92,7 +82,7 @@ def save_checkpoint(
         if accelerator.is_main_process:
             (partial / RUN_FILE).write_text(json.dumps(run, indent=2), encoding="utf-8")
             save_more(partial)
-            _flush(partial)
+            flush_folder(partial)
     except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
         # on a full disk the writers of torch and safetensors raise errors of their own kinds
@@ -106,14 +96,6 @@ def save_checkpoint(
             shutil.rmtree(old)
     accelerator.wait_for_everyone()
     return target
-
-
-def _flush(folder: Path):
-    """Waits until all files are on the disk, so that nothing older is removed before."""
-    for file in folder.rglob("*"):
-        if file.is_file():
-            with open(file, "rb") as stream:
-                os.fsync(stream.fileno())
 
 
 def save_model(model: PreTrainedModel, folder: Path):
@@ -146,29 +128,7 @@ def load_checkpoint(accelerator: Accelerator, checkpoint: Path, run: dict[str, A
     Raises:
         RunError: If the run was another one; the message says what differs.
     """
-    stored = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
-    differences = [
-        f"`{name}` was {before}, is {after}"
-        for name, before, after in differing_fields(stored, json.loads(json.dumps(run)))
-        if name.split(".")[0].split("[")[0] not in FREE_FIELDS
-    ]
-    if differences:
-        more = f"; and {len(differences) - 4} more" if len(differences) > 4 else ""
-        raise RunError(
-            f"{checkpoint} is of a run with another configuration: {'; '.join(differences[:4])}{more}. Restore it, or "
-            "begin a new run with `start_from` in another `output_dir`."
-        )
+    refuse_other_run(checkpoint, run, FREE_FIELDS)
     accelerator.load_state(str(checkpoint))
     values = json.loads((checkpoint / f"progress_{accelerator.process_index}.json").read_text(encoding="utf-8"))
     return Progress(values["step"], {int(index): position for index, position in values["positions"].items()})
-
-
-def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
-    """Name, old and new value of each place in which two descriptions of a run differ, such as `data[0].weight`."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        places = [(f"{name}.{key}".lstrip("."), old.get(key), new.get(key)) for key in {**old, **new}]
-    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        places = [(f"{name}[{index}]", *pair) for index, pair in enumerate(zip(old, new, strict=True))]
-    else:
-        return [] if old == new else [(name, old, new)]
-    return [difference for place, before, after in places for difference in differing_fields(before, after, place)]

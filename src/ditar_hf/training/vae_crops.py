@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset as TorchIterableDataset
 from torch.utils.data import get_worker_info
 
 from ..modeling.loss_ditar_vae import limit_bandwidth
-from .audio import MIN_SAMPLING_RATE, UnusableAudioError, decode_audio, resample_audio
+from .audio import MIN_SAMPLING_RATE, UnusableAudioError, decode_audio, resample_audio, segment_of
 from .data import AudioSource, describe_rows
 
 MOST_FAILURES = 1000  # unusable rows in a row after which there is nothing to train on
@@ -270,7 +270,7 @@ class CropBatches(TorchIterableDataset):
             rows = self.rows[index]
             row = rows[rng.randrange(len(rows))] if isinstance(rows, Dataset) else next(readers[index])
             try:
-                return {"id": row["id"], "seed": rng.getrandbits(63), **self._crop(row["audio"], rng)}
+                return {"id": row["id"], "seed": rng.getrandbits(63), **self._crop(row, rng)}
             except UnusableAudioError as error:
                 rejected[f"{self.sources[index].path}: {row['id']}"] = str(error)
         raise UnusableAudioError(
@@ -278,11 +278,13 @@ class CropBatches(TorchIterableDataset):
             f"{list(rejected.values())[-1]}."
         )
 
-    def _crop(self, audio: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    def _crop(self, row: dict[str, Any], rng: random.Random) -> dict[str, Any]:
         arguments = self.arguments
         speed = 1 + rng.choice((0, 1)) * rng.uniform(-1, 1) * arguments.max_speed_change
         seconds = self.num_samples / self.sampling_rate * speed
-        samples, rate = decode_audio(audio, rng.random(), seconds, arguments.min_sampling_rate)
+        samples, rate = decode_audio(
+            row["audio"], rng.random(), seconds, arguments.min_sampling_rate, **segment_of(row)
+        )
         bandwidth = min(rate * speed, self.sampling_rate) / 2
         samples = resample_audio(samples, rate * speed, self.sampling_rate)[: self.num_samples]
         if arguments.peak_decibels is not None:

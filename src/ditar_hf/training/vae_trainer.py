@@ -16,8 +16,9 @@ from torch.utils.data import DataLoader
 from ..modeling.loss_ditar_vae import limit_bandwidth
 from ..modeling.modeling_ditar_vae import DiTARVAE
 from .audio import UnusableAudioError
+from .checkpoints import RunError, find_checkpoints
 from .vae_arguments import VAETrainingArguments
-from .vae_checkpoint import Progress, RunError, find_checkpoints, load_checkpoint, save_checkpoint, save_model
+from .vae_checkpoint import Progress, load_checkpoint, save_checkpoint, save_model
 from .vae_crops import CropBatches
 from .vae_discriminators import Discriminators
 from .vae_losses import adversarial_loss, discriminator_loss, feature_matching_loss

@@ -10,7 +10,7 @@ from transformers.utils import logging
 
 from ..modeling.configuration_ditar_vae import DiTARVAEConfig
 from ..modeling.modeling_ditar_vae import DiTARVAE
-from .audio import UnusableAudioError, decode_audio, resample_audio
+from .audio import UnusableAudioError, decode_audio, resample_audio, segment_of
 from .data import AudioSource
 
 CLIP_SECONDS = 6.0
@@ -53,7 +53,7 @@ def load_clips(
             if len(found) == share:
                 break
             try:
-                samples, rate = decode_audio(row["audio"], 0.0, CLIP_SECONDS, min_sampling_rate)
+                samples, rate = decode_audio(row["audio"], 0.0, CLIP_SECONDS, min_sampling_rate, **segment_of(row))
                 waveform = torch.from_numpy(resample_audio(samples, rate, config.sampling_rate))
             except UnusableAudioError as error:
                 logger.warning(f"`eval_data`: {row['id']} of {source.path} is not used: {error}")
