@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoFeatureExtractor, AutoProcessor, AutoTokenizer, PreTrainedTokenizerFast
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.pipelines.base import pad_collate_fn
 from transformers.pipelines.text_to_audio import TextToAudioPipeline
@@ -236,6 +237,85 @@ def test_what_soundfile_cannot_write_is_an_oserror(processor, old_file):
         processor.save_audio(voice(0.1), old_file.parent / "missing" / "speech.wav")
     with pytest.raises(OSError, match="cannot write .*speech.mp3' at 7 Hz"):
         processor.save_audio(voice(0.1), old_file.with_suffix(".mp3"), sampling_rate=7)
+
+
+# Letters instead of phonemes
+
+
+@pytest.fixture(scope="module")
+def letters() -> DiTARProcessor:
+    """A processor with a tokenizer such as those of text language models."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator([*TEXTS, *TEXTS], trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+    control_tokens = {"audio_bos_token": "<audio_bos>", "audio_patch_token": "<audio_patch>", "pad_token": "<pad>"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, padding_side="left", **control_tokens)
+    return DiTARProcessor(DiTARFeatureExtractor(), tokenizer)
+
+
+def test_letters_are_read_as_they_are(letters, processor):
+    assert processor.reads_phonemes and not letters.reads_phonemes
+    inputs = letters(TEXTS)
+    tokenizer = letters.tokenizer
+    for ids, mask, text in zip(inputs["input_ids"], inputs["attention_mask"], TEXTS, strict=True):
+        ids = ids[mask.bool()].tolist()
+        assert ids == [*tokenizer(text)["input_ids"], tokenizer.audio_bos_token_id]
+        assert tokenizer.decode(ids[:-1]) == text and len(ids) < len(text)
+        assert mask.diff().ge(0).all()
+    assert letters.tokenize_text(TEXTS[0]) == tokenizer(TEXTS[0])["input_ids"]
+    german = "Schöne Grüße, 北京!"
+    assert tokenizer.decode(letters.tokenize_text(german)) == german
+
+
+def test_letters_of_prompt_and_text_are_read_in_one_go(letters):
+    inputs = letters(TEXTS[0], prompt_audio=voice(0.75), prompt_text=TEXTS[1], sampling_rate=RATE)
+    tokenizer = letters.tokenizer
+    joined = tokenizer(f"{TEXTS[1]} {TEXTS[0]}")["input_ids"]
+    patches = [tokenizer.audio_patch_token_id] * 7
+    assert inputs["input_ids"][0].tolist() == [*joined, tokenizer.audio_bos_token_id, *patches]
+    assert inputs["prompt_values"].shape == (1, 7 * PATCH)
+
+
+def test_the_stock_pipeline_can_batch_letters(letters):
+    items = [preprocess(letters, text) for text in TEXTS]
+    batch, together = pad_collate_fn(letters.tokenizer, None)(items), letters(TEXTS)
+    assert batch.keys() == dict(together).keys()
+    assert all(torch.equal(batch[key], together[key]) for key in batch)
+
+
+def test_a_processor_of_letters_is_saved(letters, tmp_path):
+    letters.save_pretrained(tmp_path)
+    AutoFeatureExtractor.register(DiTARConfig, DiTARFeatureExtractor, exist_ok=True)
+    loaded = DiTARProcessor.from_pretrained(tmp_path)
+    assert type(loaded.tokenizer) is type(letters.tokenizer) and loaded.tokenizer.padding_side == "left"
+    assert_equal(loaded(TEXTS), letters(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"text": "Hi <audio_bos>"}, "control token '<audio_bos>'"),
+        ({"text": "Hi <pad> there"}, "control token '<pad>'"),
+        ({"text": "?! …"}, "nothing to speak: '.*' holds no letter and no digit"),
+        ({"text": "hi \ud800"}, "lone surrogate"),
+        ({"text": "Hello!", "language": "en"}, "`language` is 'en', but this model reads letters"),
+        ({"text": "həlˈoʊ", "phonemize": False}, "`phonemize` is False, but this model reads letters"),
+        ({"text": "hello " * 3_400}, r"`text\[0\]` has \d{4,5} tokens, more than the 1000"),
+    ],
+)
+def test_bad_input_of_letters(letters, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        letters(**arguments)
+
+
+@pytest.mark.parametrize("name", ["pad_token", "audio_bos_token", "audio_patch_token"])
+def test_a_tokenizer_without_a_control_token_is_refused(letters, name):
+    tokenizer = copy.deepcopy(letters.tokenizer)
+    setattr(tokenizer, name, None)
+    with pytest.raises(ValueError, match=f"`tokenizer` has no `{name}`"):
+        DiTARProcessor(DiTARFeatureExtractor(), tokenizer)
 
 
 # Bad input

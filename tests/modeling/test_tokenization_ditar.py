@@ -190,7 +190,60 @@ def test_a_tokenizer_without_languages_is_refused():
         DiTARTokenizer.from_phonemes(["a"], languages=[])
 
 
+@pytest.mark.parametrize("language", [language for language in SENTENCES if language != "en-us"])
+def test_a_language_that_is_added_leaves_the_others_as_they_were(english, language):
+    before, phones = english.get_vocab(), [token for token in english.get_vocab() if token not in CONTROL_TOKENS]
+    pairs = [one + other for one in phones for other in phones]
+    tokens = [english.tokenize(pair, phonemize=False) for pair in pairs]
+    new = english.add_language(SENTENCES[language], language)
+    assert english.languages == ["en-us", language] and english.language == "en-us"
+    assert new == list(range(len(before), len(english))) and before.items() <= english.get_vocab().items()
+    assert [english.tokenize(pair, phonemize=False) for pair in pairs] == tokens
+    for sentence in SENTENCES[language]:
+        ids = english(sentence, language=language)["input_ids"]
+        assert english.decode(ids) == english.phonemize(sentence, language)
+        assert set(ids) & set(new)
+    assert not english.unknown_symbols
+
+
+def test_languages_that_are_added_are_saved(english, tmp_path):
+    english.add_tokens(["[laugh]"])
+    for language in ("de", "fr"):
+        english.add_language(SENTENCES["fr-fr" if language == "fr" else language], language)
+    english.add_tokens(["[sigh]"])
+    vocabulary = english.get_vocab()
+    assert sorted(vocabulary.values()) == list(range(len(english)))
+    english.save_pretrained(tmp_path)
+    loaded = DiTARTokenizer.from_pretrained(tmp_path)
+    assert loaded.get_vocab() == vocabulary and loaded.languages == ["en-us", "de", "fr-fr"]
+    assert len(loaded) == len(english)
+    for language in loaded.languages:
+        assert loaded(SENTENCES[language], language=language) == english(SENTENCES[language], language=language)
+    assert loaded("Well [laugh] [sigh].") == english("Well [laugh] [sigh].")
+
+
+def test_phones_of_known_characters_are_not_added(english):
+    assert english.add_language(SENTENCES["en-us"], "en") == [] and english.languages == ["en-us"]
+    tokenizer = DiTARTokenizer.from_phonemes(["t", "s", "aɪ"])
+    new = tokenizer.add_language(["Zeit! Katze!"], "de")
+    added = set(tokenizer.convert_ids_to_tokens(new))
+    assert "ts" not in added and added.isdisjoint(["t", "s", "aɪ", "a", "ɪ"])
+    assert {"k", "ə", "ˈ", "ˈaɪ"} <= added
+
+
 # Bad input
+
+
+def test_a_language_is_added_by_its_texts(english):
+    vocabulary = english.get_vocab()
+    for texts, language, message in (
+        (["Hallo"], "", "`language`"),
+        (["…"], "de", "no speech"),
+        ("Hallo", "de", "one"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            english.add_language(texts, language)
+    assert english.get_vocab() == vocabulary and english.languages == ["en-us"]
 
 
 @pytest.mark.parametrize("phonemize", [True, False])

@@ -13,6 +13,7 @@ from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
 from .feature_extraction_ditar import DiTARFeatureExtractor, is_list_of_waveforms
+from .normalization_ditar import check_text
 from .tokenization_ditar import PUNCTUATION_MARKS, WORD_BOUNDARY, DiTARTokenizer
 
 try:
@@ -54,13 +55,16 @@ class DiTARProcessor(ProcessorMixin):
     Turns text, and for voice cloning a recording with its transcript, into the inputs of DiTAR.
 
     A row of `input_ids` is: the phonemes of the prompt's transcript, a space, the phonemes of the text, `audio_bos`,
-    and one placeholder per patch of the prompt. Padding stands on the left.
+    and one placeholder per patch of the prompt. Padding stands on the left. A model that was made from a text language
+    model may read letters instead: its tokenizer is that of the language model, and a row begins with the transcript,
+    a space and the text, cut into its tokens.
 
     Args:
         feature_extractor ([`DiTARFeatureExtractor`]):
             Prepares prompt audio.
-        tokenizer ([`DiTARTokenizer`]):
-            Turns text into phonemes and ids.
+        tokenizer ([`DiTARTokenizer`] or `PreTrainedTokenizerBase`):
+            Turns text into phonemes and ids; or that of a text language model, with a `pad_token`, an
+            `audio_bos_token` and an `audio_patch_token`.
         max_text_length (`int`, *optional*, defaults to 1000):
             The most text tokens (phones, spaces and punctuation) of a row, the transcript of the prompt included.
 
@@ -76,6 +80,13 @@ class DiTARProcessor(ProcessorMixin):
         self, feature_extractor: DiTARFeatureExtractor, tokenizer: DiTARTokenizer, max_text_length: int = 1000
     ):
         super().__init__(feature_extractor, tokenizer)
+        control_tokens = ("pad_token", "audio_bos_token", "audio_patch_token")
+        if missing := [name for name in control_tokens if getattr(tokenizer, name, None) is None]:
+            raise ValueError(
+                f"`tokenizer` has no `{missing[0]}`. Load that of a text language model with the three control tokens:"
+                ' `AutoTokenizer.from_pretrained(…, audio_bos_token="<audio_bos>", audio_patch_token="<audio_patch>",'
+                ' padding_side="left")`, and give it a `pad_token` if it has none.'
+            )
         if feature_extractor.padding_side != tokenizer.padding_side:
             raise ValueError(
                 f"`tokenizer` pads on the {tokenizer.padding_side} and `feature_extractor` on the"
@@ -89,6 +100,11 @@ class DiTARProcessor(ProcessorMixin):
     def model_input_names(self) -> list[str]:
         """`list[str]`: The keys that a call may return."""
         return ["input_ids", "attention_mask", "prompt_values", "prompt_mask"]
+
+    @property
+    def reads_phonemes(self) -> bool:
+        """`bool`: Whether text is turned into phonemes; otherwise the tokenizer is that of a text language model."""
+        return hasattr(self.tokenizer, "phonemize")
 
     def __call__(
         self,
@@ -117,10 +133,10 @@ class DiTARProcessor(ProcessorMixin):
                 The rate of `prompt_audio` in hertz. Required unless the recordings are dictionaries. Another rate than
                 the model's is resampled.
             language (`str`, *optional*):
-                The language of `text` and `prompt_text`. Defaults to the tokenizer's.
+                The language of `text` and `prompt_text`. Defaults to the tokenizer's. For phonemes only.
             phonemize (`bool`, *optional*):
                 `False` if `text` and `prompt_text` are phoneme strings already. Defaults to the tokenizer's
-                `do_phonemize`.
+                `do_phonemize`. For phonemes only.
             return_tensors (`str`, *optional*, defaults to `"pt"`):
                 `"pt"`, `"np"`, or `None` for lists.
             padding (`bool`, *optional*, defaults to `True`):
@@ -153,8 +169,8 @@ class DiTARProcessor(ProcessorMixin):
             ids = self._text_ids(target, f"text[{index}]", language, phonemize)
             prompt = None
             if voice is not None:
-                space = self.tokenizer.convert_tokens_to_ids(WORD_BOUNDARY)
-                ids = [*self._text_ids(transcript, f"prompt_text[{index}]", language, phonemize), space, *ids]
+                transcript_ids = self._text_ids(transcript, f"prompt_text[{index}]", language, phonemize)
+                ids = self._joined_ids(transcript, transcript_ids, target, ids)
                 prompt = self._prompt(voice, sampling_rate, f"prompt_audio[{index}]")
             self._check_length(len(ids), index, has_prompt=voice is not None)
             num_patches = 0 if prompt is None else len(prompt) // self.feature_extractor.patch_length
@@ -167,6 +183,33 @@ class DiTARProcessor(ProcessorMixin):
         if any(prompt is not None for prompt in prompts):
             data |= self.feature_extractor.pad_prompts(prompts, padding=padding)
         return DiTARBatchFeature(data, tensor_type=return_tensors)
+
+    def tokenize_text(self, text: str, language: str | None = None, phonemize: bool | None = None) -> list[int]:
+        """
+        The tokens of one text, without control tokens.
+
+        Args:
+            text (`str`): A text, or a phoneme string.
+            language (`str`, *optional*): As in a call.
+            phonemize (`bool`, *optional*): As in a call.
+
+        Returns:
+            `list[int]`: Ids; none for a text without tokens.
+
+        Raises:
+            ValueError: If the tokenizer refuses the text or the language, or it is that of a text language model,
+                which knows nothing of languages and phonemes.
+        """
+        if self.reads_phonemes:
+            return self.tokenizer(text, language=language, phonemize=phonemize, add_special_tokens=False)["input_ids"]
+        for name, value in (("language", language), ("phonemize", phonemize)):
+            if value is not None:
+                raise ValueError(
+                    f"`{name}` is {value!r}, but this model reads letters, with the tokenizer of a text language model"
+                    f" ({type(self.tokenizer).__name__}). Leave it out."
+                )
+        check_text(text)
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def save_audio(self, audio: Any, path: str | os.PathLike, sampling_rate: int | None = None):
         """
@@ -205,17 +248,28 @@ class DiTARProcessor(ProcessorMixin):
         if not isinstance(text, str):
             raise ValueError(f"`{name}` must be a string, got {type(text).__name__}.")
         tokenizer = self.tokenizer
-        ids = tokenizer(text, language=language, phonemize=phonemize, add_special_tokens=False)["input_ids"]
+        ids = self.tokenize_text(text, language, phonemize)
         for token in (tokenizer.pad_token, tokenizer.audio_bos_token, tokenizer.audio_patch_token):
             if tokenizer.convert_tokens_to_ids(token) in ids:
                 raise ValueError(f"`{name}` holds the control token {token!r}. Remove it: the processor places it.")
-        silent = {tokenizer.unk_token_id, *tokenizer.convert_tokens_to_ids([WORD_BOUNDARY, *PUNCTUATION_MARKS])}
-        if silent.issuperset(ids):
+        if self.reads_phonemes:
+            silent = {tokenizer.unk_token_id, *tokenizer.convert_tokens_to_ids([WORD_BOUNDARY, *PUNCTUATION_MARKS])}
+            problem = "gives no phoneme of the vocabulary" if silent.issuperset(ids) else None
+        else:
+            problem = None if any(char.isalnum() for char in text) else "holds no letter and no digit"
+        if problem:
             raise ValueError(
-                f"`{name}` has nothing to speak: {_shortened(text)!r} gives no phoneme of the vocabulary. Pass words,"
-                " and leave out rows that have none."
+                f"`{name}` has nothing to speak: {_shortened(text)!r} {problem}. Pass words, and leave out rows that"
+                " have none."
             )
         return ids
+
+    def _joined_ids(self, transcript: str, transcript_ids: list[int], text: str, text_ids: list[int]) -> list[int]:
+        """Ids of a prompt's transcript and the text, with a space between them."""
+        if self.reads_phonemes:
+            return [*transcript_ids, self.tokenizer.convert_tokens_to_ids(WORD_BOUNDARY), *text_ids]
+        # letters are joined first, as in a text that is read in one go: many tokens begin with a space
+        return self.tokenize_text(f"{transcript} {text}")
 
     def _prompt(self, voice: Any, sampling_rate: int | None, name: str) -> np.ndarray:
         if isinstance(voice, Mapping):

@@ -121,14 +121,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
             ValueError: If espeak-ng does not know a language or the texts give no phones.
         """
         by_language = texts if isinstance(texts, Mapping) else {language: texts}
-        phones: set[str] = set()
-        for code, rows in by_language.items():
-            if isinstance(rows, str):
-                raise ValueError("`texts` must be an iterable of texts, got one string. Pass `[text]`.")
-            code = resolve_language(code)
-            for row in rows:
-                phones.update(text_to_phones(row, code))
-        return cls._vocabulary_of(phones.difference(PUNCTUATION_MARKS, WORD_BOUNDARY))
+        return cls._vocabulary_of(set().union(*(_phones_of(rows, code) for code, rows in by_language.items())))
 
     @classmethod
     def from_texts(
@@ -173,10 +166,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
 
     @classmethod
     def _vocabulary_of(cls, phones: Iterable[str]) -> dict[str, int]:
-        phones = {unicodedata.normalize("NFC", phone) for phone in phones}
-        if not phones:
-            raise ValueError("`texts` hold no speech: no phones were found to build a vocabulary from.")
-        symbols = phones | {char for phone in phones for char in phone}
+        symbols = _symbols_of(phones)
         first = ["<pad>", "<unk>", "<audio_bos>", "<audio_patch>", WORD_BOUNDARY, *PUNCTUATION_MARKS]
         tokens = first + sorted(symbols.difference(first))
         return {token: index for index, token in enumerate(tokens)}
@@ -188,6 +178,41 @@ class DiTARTokenizer(PreTrainedTokenizer):
             with open(vocab_file, "w", encoding="utf-8") as handle:
                 json.dump(vocabulary, handle, ensure_ascii=False)
             return cls(vocab_file, **kwargs)
+
+    def add_language(self, texts: Iterable[str], language: str) -> list[int]:
+        """
+        Adds the phones of another language, or more phones of one that the vocabulary covers.
+
+        Ids stay what they are, and so does what each text becomes that had no unknown symbol before. To that end a
+        phone is added whole only if it has a character that the vocabulary did not: another one could also arise in
+        old texts, where one phone meets the next. It is read as the phones and characters that are there.
+
+        Args:
+            texts (`Iterable[str]`): Texts of the language.
+            language (`str`): Its espeak-ng code or an alias of that.
+
+        Returns:
+            `list[int]`: The new ids, which follow upon the old ones; empty if all characters were there.
+
+        Raises:
+            ValueError: If espeak-ng does not know the language or the texts give no phones.
+            ImportError: If `phonemizer` is not installed.
+        """
+        code = resolve_language(language)
+        symbols = _symbols_of(_phones_of(texts, code))
+        control_tokens = {self.pad_token, self.unk_token, self.audio_bos_token, self.audio_patch_token}
+        known = {char for token in self.encoder.keys() - control_tokens for char in token}
+        new = sorted(
+            symbol for symbol in symbols - self.encoder.keys() if len(symbol) == 1 or not known.issuperset(symbol)
+        )
+        ids = list(range(len(self), len(self) + len(new)))
+        self.encoder.update(zip(new, ids, strict=True))
+        self.decoder.update(zip(ids, new, strict=True))
+        self._longest_token = max([self._longest_token, *map(len, new)])
+        self._update_total_vocab_size()
+        if code not in self.languages:
+            self.languages.append(code)
+        return ids
 
     def phonemize(self, text: str | list[str], language: str | None = None) -> str | list[str]:
         """
@@ -258,7 +283,8 @@ class DiTARTokenizer(PreTrainedTokenizer):
         if code not in self.languages:
             raise ValueError(
                 f"`language` is {language!r}, but this vocabulary was built for {self.languages}. Pass one of these,"
-                " or build a vocabulary that covers it with `DiTARTokenizer.from_texts` and train a model on it."
+                " or build a vocabulary that covers it with `DiTARTokenizer.from_texts` or `add_language` and train a"
+                " model on it."
             )
         return code
 
@@ -345,6 +371,24 @@ class DiTARTokenizer(PreTrainedTokenizer):
             json.dump(self.encoder, handle, indent=2, ensure_ascii=False)
             handle.write("\n")
         return (path,)
+
+
+def _phones_of(texts: Iterable[str], language: str) -> set[str]:
+    """The phones of texts of one language, without spaces and punctuation marks."""
+    if isinstance(texts, str):
+        raise ValueError("`texts` must be an iterable of texts, got one string. Pass `[text]`.")
+    code = resolve_language(language)
+    return {phone for text in texts for phone in text_to_phones(text, code)}.difference(
+        PUNCTUATION_MARKS, WORD_BOUNDARY
+    )
+
+
+def _symbols_of(phones: Iterable[str]) -> set[str]:
+    """Phones in composed form, and each character of them."""
+    phones = {unicodedata.normalize("NFC", phone) for phone in phones}
+    if not phones:
+        raise ValueError("`texts` hold no speech: no phones were found to build a vocabulary from.")
+    return phones | {char for phone in phones for char in phone}
 
 
 __all__ = ["PUNCTUATION_MARKS", "WORD_BOUNDARY", "DiTARTokenizer", "normalize_text", "resolve_language"]

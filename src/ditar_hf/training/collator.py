@@ -93,8 +93,7 @@ class DiTARDataCollator:
                 raise ValueError(f"`examples[{place}]` mixes latents and audio in prompt and target.")
             if kind == "latents":
                 speech, prompt = torch.cat((prompt, speech)), None
-            prompt_text = [*prompt_text, *tokenizer(" ", phonemize=False, add_special_tokens=False)["input_ids"]]
-            text, offset = [*prompt_text, *text], len(prompt_text)
+            text, offset = self._behind_prompt(example, prompt_text, text)
         patches = [tokenizer.audio_patch_token_id] * (num_prompt_patches + num_patches)
         input_ids = torch.tensor([*text, tokenizer.audio_bos_token_id, *patches])
         # the states that target patches are drawn from: from audio_bos or the prompt's last patch on
@@ -128,12 +127,10 @@ class DiTARDataCollator:
         if example.get(f"{prefix}input_ids") is not None:
             ids = list(example[f"{prefix}input_ids"])
         elif example.get(f"{prefix}phonemes") is not None:
-            phonemes = example[f"{prefix}phonemes"]
-            ids = self.processor.tokenizer(phonemes, phonemize=False, add_special_tokens=False)["input_ids"]
+            ids = self.processor.tokenize_text(example[f"{prefix}phonemes"], phonemize=False)
         elif example.get(f"{prefix}text") is not None:
-            options = {} if self.language is None else {"language": self.language}
-            text = example[f"{prefix}text"]
-            ids = self.processor.tokenizer(text, phonemize=True, add_special_tokens=False, **options)["input_ids"]
+            phonemize = True if self.processor.reads_phonemes else None
+            ids = self.processor.tokenize_text(example[f"{prefix}text"], self.language, phonemize)
         else:
             return None
         if not ids:
@@ -146,6 +143,18 @@ class DiTARDataCollator:
                 f"`examples[{place}]` has control token {found[0]} in its text: leave it out, the collator places it."
             )
         return ids
+
+    def _behind_prompt(
+        self, example: Mapping[str, Any], prompt_text: list[int], text: list[int]
+    ) -> tuple[list[int], int]:
+        """The text behind that of the prompt and a space, and where in it the text begins."""
+        if self.processor.reads_phonemes:
+            prompt_text = [*prompt_text, *self.processor.tokenize_text(" ", phonemize=False)]
+        elif isinstance(example.get("prompt_text"), str) and isinstance(example.get("text"), str):
+            # letters are joined first, as the processor does: many tokens begin with a space
+            joined = self.processor.tokenize_text(f"{example['prompt_text']} {example['text']}")
+            return joined, len(joined) - len(text)
+        return [*prompt_text, *text], len(prompt_text)
 
     def _speech(
         self, example: Mapping[str, Any], prefix: str, place: int
