@@ -1,0 +1,199 @@
+"""
+Batches by a budget of positions of the language model, from sources without end, and exactly resumable.
+
+Each process reads its share of the sources in windows: rows of a window are sorted by length and packed, so that
+little is padding, and its batches come in a random order. Where it stands is a few numbers and the states that the
+sources had before the window: to resume is to read the window again. (A shuffle buffer, as `datasets` has it, would
+lose the rows that it holds.)
+"""
+
+import itertools
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.utils.data import IterableDataset as TorchIterableDataset
+from torch.utils.data import get_worker_info
+
+from .audio import UnusableAudioError
+from .collator import DiTARDataCollator
+from .examples import UNUSABLE, ExampleMaker, Outline, UnusableRowError
+from .row_readers import RowReader, Rows, make_reader
+
+MOST_FAILURES = 1000  # unusable rows in a row after which there is nothing to train on
+
+
+@dataclass
+class BatchArguments:
+    """
+    How examples are put into batches.
+
+    Args:
+        max_positions (`int`, *optional*, defaults to 15000):
+            Positions of the language model in a batch of one process, padding included: text and patches. The paper
+            has 15,000 on each GPU (appendix A.1).
+        window_rows (`int`, *optional*, defaults to 1024):
+            Rows that are sorted by length together. They are held undecoded, but latents as they are.
+
+    Raises:
+        ValueError: If a value is below 1.
+    """
+
+    max_positions: int = 15_000
+    window_rows: int = 1024
+
+    def __post_init__(self):
+        for name in ("max_positions", "window_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` is {getattr(self, name)}: it must be at least 1.")
+
+
+@dataclass
+class WeightedRows:
+    """
+    Rows and their share of the mixture.
+
+    Args:
+        name (`str`): Of the source, for messages.
+        rows (`datasets.Dataset` or `datasets.IterableDataset`): What [`ExampleMaker`] takes.
+        weight (`float`, *optional*, defaults to 1.0): Share of draws, in proportion to the other weights.
+    """
+
+    name: str
+    rows: Rows
+    weight: float = 1.0
+
+
+class TokenBudgetBatches(TorchIterableDataset):
+    """
+    Collated batches without end; `DataLoader(batches, batch_size=None)` leaves them as they are.
+
+    Args:
+        sources (`list[WeightedRows]`): Where rows come from.
+        maker ([`ExampleMaker`]): Makes examples of them.
+        arguments ([`BatchArguments`], *optional*): Sizes.
+        seed (`int`, *optional*, defaults to 0): Of all draws.
+        rank, world_size (`int`, *optional*): This process and how many there are.
+        position (`dict`, *optional*): Where to go on, as the batch before gives it.
+
+    Yields:
+        `dict` of what [`DiTARDataCollator`] gives, and `position`, `ids` (`list[str]`), `seed` (`int`, for the noise
+        of this batch) and `rejected`, a dict from the names of unusable rows to why, of this batch alone. A worker of
+        a loader that cannot go on gives `{"error": message}`, since an exception would lose its message on the way.
+
+    Raises:
+        ValueError: If there is no source.
+        UnusableAudioError: When it is read, if a thousand rows in a row cannot be used, or a source has none.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[WeightedRows],
+        maker: ExampleMaker,
+        arguments: BatchArguments | None = None,
+        *,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        position: Mapping[str, Any] | None = None,
+    ):
+        super().__init__()
+        if not sources:
+            raise ValueError("`sources` is empty: name at least one.")
+        self.sources, self.maker = list(sources), maker
+        self.arguments = BatchArguments() if arguments is None else arguments
+        self.collator = DiTARDataCollator(maker.processor)
+        self.seed, self.rank, self.world_size, self.position = seed, rank, world_size, position
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        worker = get_worker_info()
+        if worker is not None and worker.num_workers > 1:
+            raise ValueError(f"`num_workers` is {worker.num_workers}: it can be 0 or 1, or the run could not resume.")
+        try:
+            yield from self._batches()
+        except UnusableAudioError as error:
+            if worker is None:
+                raise
+            yield {"error": str(error)}
+
+    def _batches(self) -> Iterator[dict[str, Any]]:
+        position = self.position or {"window": 0, "batch": 0, "sources": [None] * len(self.sources)}
+        readers = [
+            make_reader(source.rows, source.name, f"{self.seed}-{index}", self.rank, self.world_size, state)
+            for index, (source, state) in enumerate(zip(self.sources, position["sources"], strict=True))
+        ]
+        first_batch, failures, rejected = position["batch"], 0, {}
+        for window in itertools.count(position["window"]):
+            states = [reader.state() for reader in readers]
+            batches = self._pack(self._read_window(window, readers, rejected), self._random("batches", window))
+            for number in range(first_batch, len(batches)):
+                batch = self._collate(batches[number], rejected)
+                failures = 0 if batch else failures + len(batches[number])
+                if failures >= MOST_FAILURES:
+                    raise UnusableAudioError(_nothing_left(rejected))
+                if batch:
+                    yield {
+                        **batch,
+                        "position": {"window": window, "batch": number + 1, "sources": states},
+                        "seed": self._random("noise", window, number).getrandbits(63),
+                        "rejected": rejected,
+                    }
+                    rejected = {}
+            first_batch = 0
+
+    def _random(self, *key: Any) -> random.Random:
+        return random.Random("-".join(map(str, (self.seed, self.rank, *key))))
+
+    def _read_window(self, window: int, readers: list[RowReader], rejected: dict[str, str]) -> list[Outline]:
+        """Outlines of the next rows, each source as often as its weight says."""
+        rng, outlines, failures = self._random("window", window), [], 0
+        weights = [source.weight for source in self.sources]
+        while len(outlines) < self.arguments.window_rows:
+            index = rng.choices(range(len(readers)), weights)[0]
+            row = next(readers[index])
+            try:
+                outlines.append(self._outline(row))
+                failures = 0
+            except UNUSABLE as error:
+                rejected[f"{self.sources[index].name}: {row['id']}"] = str(error)
+                failures += 1
+                if failures >= MOST_FAILURES:
+                    raise UnusableAudioError(_nothing_left(rejected)) from error
+        return outlines
+
+    def _outline(self, row: Mapping[str, Any]) -> Outline:
+        outline = self.maker.outline(row)
+        if outline.num_positions > self.arguments.max_positions:
+            raise UnusableRowError(
+                f"its {outline.num_positions} positions are more than `max_positions` ({self.arguments.max_positions})"
+            )
+        return outline
+
+    def _pack(self, outlines: list[Outline], rng: random.Random) -> list[list[Outline]]:
+        """Outlines of about one length together, as many as the budget takes with padding; batches in random order."""
+        batches: list[list[Outline]] = []
+        for outline in sorted(outlines, key=lambda outline: outline.num_positions, reverse=True):
+            longest = batches[-1][0].num_positions if batches else 0
+            if not batches or (len(batches[-1]) + 1) * longest > self.arguments.max_positions:
+                batches.append([])
+            batches[-1].append(outline)
+        rng.shuffle(batches)
+        return batches
+
+    def _collate(self, outlines: list[Outline], rejected: dict[str, str]) -> dict[str, Any] | None:
+        """The batch of those outlines whose audio can be used; `None` if there is none."""
+        examples = []
+        for outline in outlines:
+            try:
+                examples.append(self.maker.complete(outline))
+            except UNUSABLE as error:
+                rejected[str(outline.row["id"])] = str(error)
+        if not examples:
+            return None
+        return {**self.collator(examples), "ids": [example["id"] for example in examples]}
+
+
+def _nothing_left(rejected: Mapping[str, str]) -> str:
+    name, reason = list(rejected.items())[-1]
+    return f"`data`: {MOST_FAILURES} rows one after the other cannot be used. The last one is {name}: {reason}."

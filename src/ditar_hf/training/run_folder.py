@@ -1,0 +1,145 @@
+"""The folder of a run of [`DiTARTrainer`]: one run at a time, whole checkpoints, and what could not be used."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+
+from .checkpoints import RUN_FILE, RunError, find_checkpoints, flush_folder, refuse_other_run
+
+LOCK_FILE, PARTIAL_FOLDER = ".lock", ".partial"
+# a schedule that does not know its end may be given another one while it is constant
+OPEN_ENDED = ("constant", "constant_with_warmup", "warmup_stable_decay")
+
+
+class RunFolder:
+    """
+    What lies beside the weights of a run.
+
+    Args:
+        path (`Path`): The run's folder.
+        description (`Mapping`): What decides what is learnt; stored in each checkpoint, and compared on resume.
+        rank (`int`): Of this process.
+    """
+
+    def __init__(self, path: Path, description: Mapping[str, Any], rank: int):
+        self.path, self.description, self.rank = path, description, rank
+        self.partial = path / PARTIAL_FOLDER
+        self._rejected: set[str] | None = None
+
+    @contextmanager
+    def claimed(self) -> Iterator[None]:
+        """Keeps other runs out for as long as the block lasts; freed by the system however the process ends."""
+        if self.rank != 0:
+            yield
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.path / LOCK_FILE, timeout=0):
+                yield
+        except Timeout as error:
+            raise RunError(f"`output_dir`: another run is writing {self.path}. Take another folder.") from error
+
+    def choose(self, resume: str | Path | bool | None) -> Path | None:
+        """
+        The checkpoint that a run begins with.
+
+        Args:
+            resume (`str`, `Path` or `bool`, *optional*): A checkpoint, `True` for the last one, or none.
+
+        Returns:
+            Its folder, or `None` for a fresh run.
+
+        Raises:
+            RunError: If there is none, it is not whole or of another run; or a fresh run would overwrite checkpoints.
+        """
+        checkpoints = find_checkpoints(self.path)
+        if not resume:
+            if checkpoints:
+                raise RunError(
+                    f"`output_dir` ({self.path}) holds {checkpoints[-1].name}: resume, or take another folder."
+                )
+            return None
+        if resume is True:
+            if not checkpoints:
+                raise RunError(f"`resume`: there is no whole checkpoint in {self.path}.")
+            checkpoint = checkpoints[-1]
+        else:
+            checkpoint = Path(resume)
+        if not (checkpoint / RUN_FILE).is_file():
+            last = f"the last whole one is {checkpoints[-1]}" if checkpoints else "there is no whole one"
+            raise RunError(f"`resume`: {checkpoint} is no whole checkpoint; {last}.")
+        free = ("max_steps", "lr_scheduler_kwargs") if self.description["lr_scheduler_type"] in OPEN_ENDED else ()
+        refuse_other_run(checkpoint, self.description, free)
+        return checkpoint
+
+    def load_position(self, checkpoint: Path) -> dict[str, Any]:
+        """Where this process stood in the data."""
+        return json.loads((checkpoint / f"position_{self.rank}.json").read_text(encoding="utf-8"))
+
+    def save_position(self, checkpoint: Path, position: Mapping[str, Any] | None):
+        """Writes down where this process stands in the data."""
+        (checkpoint / f"position_{self.rank}.json").write_text(json.dumps(position), encoding="utf-8")
+
+    @contextmanager
+    def writing(self, step: int) -> Iterator[None]:
+        """
+        Takes away what is half-written when a checkpoint fails.
+
+        Args:
+            step (`int`): Of the checkpoint.
+
+        Raises:
+            OSError: If it cannot be written, such as on a full disk; earlier checkpoints stay as they are.
+        """
+        try:
+            yield
+        except BaseException as error:
+            shutil.rmtree(self.partial, ignore_errors=True)
+            # on a full disk the writers of torch and safetensors raise errors of their own kinds
+            if not isinstance(error, OSError | RuntimeError | SafetensorError):
+                raise
+            name = self.path / f"checkpoint-{step}"
+            raise OSError(f"{name} cannot be written, earlier checkpoints are as they were: {error}") from error
+
+    def publish(self, step: int, total_limit: int | None):
+        """
+        Gives a checkpoint its name when all of it is on the disk, then removes the oldest; for the first process.
+
+        Args:
+            step (`int`): Of the checkpoint.
+            total_limit (`int`, *optional*): Checkpoints kept; all of them by default.
+        """
+        name = f"checkpoint-{step}"
+        (self.partial / name / RUN_FILE).write_text(json.dumps(self.description, indent=2), encoding="utf-8")
+        flush_folder(self.partial)
+        if (self.path / name).exists():  # of a run that was stopped right after it
+            shutil.rmtree(self.path / name)
+        os.replace(self.partial / name, self.path / name)
+        shutil.rmtree(self.partial)
+        for old in find_checkpoints(self.path)[:-total_limit] if total_limit else []:
+            shutil.rmtree(old)
+
+    def note_rejected(self, rejected: Mapping[str, str]):
+        """Writes down rows that cannot be used, and why, once each, in `rejected-<rank>.jsonl`."""
+        file = self.path / f"rejected-{self.rank}.jsonl"
+        if self._rejected is None:
+            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+            self._rejected = {json.loads(line)["id"] for line in lines}
+        new = {name: reason for name, reason in rejected.items() if name not in self._rejected}
+        if new:
+            self._rejected.update(new)
+            with open(file, "a", encoding="utf-8") as stream:
+                for name, reason in new.items():
+                    stream.write(f"{json.dumps({'id': name, 'reason': reason}, ensure_ascii=False)}\n")
+
+    @property
+    def num_rejected(self) -> int:
+        """Rows that this process could not use."""
+        return len(self._rejected or ())

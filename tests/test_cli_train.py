@@ -1,0 +1,208 @@
+"""`ditar train`: every way to train and to fine-tune, each by its own example file, and how it ends on bad input."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, pipeline
+from typer.testing import CliRunner
+
+from ditar_hf import DiTARForTextToSpeech, DiTARProcessor, DiTARTokenizer, DiTARVAE
+from ditar_hf.cli import app
+from ditar_hf.training.checkpoints import find_checkpoints
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+TEXTS = ["a cat sat.", "the dog ran home", "no, a fine day it is", "we go", "who is there?", "it rains on the hill"]
+# what makes the runs of the example files short
+SHORT = {"max_steps": 2, "save_steps": 2, "logging_steps": 1, "warmup_steps": 1, "use_cpu": True, "bf16": False}
+TINY_BLOCKS = {"num_hidden_layers": 1, "hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.fixture
+def speech(tmp_path):
+    """Folder of six recordings with their texts, and a seventh that cannot be decoded."""
+    folder = tmp_path / "speech"
+    folder.mkdir()
+    lines = ["file_name,text"]
+    for index, text in enumerate(TEXTS):
+        time_seconds = np.arange(round((0.6 + 0.1 * index) * 24_000)) / 24_000
+        soundfile.write(folder / f"{index}.wav", 0.2 * np.sin(2 * np.pi * (150 + 20 * index) * time_seconds), 24_000)
+        lines.append(f'{index}.wav,"{text}"')
+    (folder / "broken.wav").write_bytes(b"nothing")
+    (folder / "metadata.csv").write_text("\n".join([*lines, "broken.wav,we go"]))
+    return folder
+
+
+@pytest.fixture
+def model(save_tiny, tmp_path):
+    """Folder of a tiny trained DiTAR."""
+    return save_tiny(tmp_path / "model", DiTARTokenizer.from_texts(TEXTS, "en-us"))
+
+
+@pytest.fixture
+def vae(make_vae_config, tmp_path):
+    """Folder of a tiny tokenizer of speech."""
+    DiTARVAE(make_vae_config()).save_pretrained(tmp_path / "vae")
+    return tmp_path / "vae"
+
+
+@pytest.fixture
+def shortened(tmp_path):
+    """The example file of that name, with fewer steps and what else is given."""
+
+    def shorten(name, **fields):
+        values = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+        values["training"] = {**values["training"], **SHORT, **fields.pop("training", {})}
+        file = tmp_path / "run.yaml"
+        file.write_text(yaml.safe_dump({**values, **fields}))
+        return file
+
+    return shorten
+
+
+def train(*arguments, code=0):
+    result = CliRunner().invoke(app, ["train", *map(str, arguments)])
+    assert result.exit_code == code, (result.output, result.exception)
+    return result
+
+
+def speaks(folder, text="we go"):
+    output = pipeline("text-to-speech", model=str(folder))(text)
+    return output["audio"].size and bool(np.isfinite(output["audio"]).all())
+
+
+def test_a_new_voice(shortened, model, speech, tmp_path):
+    out = tmp_path / "voice"
+    result = train(shortened("finetune/voice"), "--model", model, "--data", speech, "--out", out)
+    assert f"{out}: the trained model" in result.output
+    before, after = load_file(model / "model.safetensors"), load_file(out / "model.safetensors")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed and not any(name.startswith("vae.") for name in changed)
+    assert speaks(out) and speaks(out / "checkpoint-2")
+    assert "broken.wav" in (out / "rejected-0.jsonl").read_text()
+
+
+def test_all_weights_on_more_speech(shortened, model, speech, tmp_path):
+    train(shortened("finetune/full"), "--model", model, "--data", speech, "--data", speech, "--out", tmp_path / "full")
+    assert speaks(tmp_path / "full")
+
+
+def test_lora(shortened, model, speech, tmp_path):
+    pytest.importorskip("peft")
+    out = tmp_path / "adapter"
+    before = load_file(model / "model.safetensors")
+    train(shortened("finetune/lora"), "--model", model, "--data", speech, "--out", out)
+    assert all(torch.equal(value, load_file(model / "model.safetensors")[name]) for name, value in before.items())
+    assert (out / "adapter_model.safetensors").is_file() and not (out / "model.safetensors").exists()
+    assert pipeline("text-to-speech", model=str(out), tokenizer=str(out), processor=str(out))("we go")["audio"].size
+    # and it goes on like any run
+    (out / "adapter_model.safetensors").unlink()
+    longer = shortened("finetune/lora", training={"max_steps": 4, "lr_scheduler_type": "constant"})
+    train(longer, "--model", model, "--data", speech, "--out", tmp_path / "other")
+    longer = shortened("finetune/lora", training={"max_steps": 6, "lr_scheduler_type": "constant"})
+    train(longer, "--model", model, "--data", speech, "--out", tmp_path / "other", "--resume")
+    assert find_checkpoints(tmp_path / "other")[-1].name == "checkpoint-6"
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
+def test_a_new_language(shortened, model, speech, tmp_path, lora):
+    rows = ["file_name,text", "0.wav,Grüße aus Köln", "1.wav,Schöne Bücher", "5.wav,Ich möchte nach München"]
+    (speech / "metadata.csv").write_text("\n".join(rows))
+    out = tmp_path / "german"
+    file = shortened("finetune/language", lora=lora, training={"lr_scheduler_kwargs": {"num_decay_steps": 1}})
+    options = ["--model", model, "--data", speech, "--language", "de", "--new-language", "de", "--out", out]
+    train(file, *options)
+    old, new = DiTARProcessor.from_pretrained(model).tokenizer, DiTARProcessor.from_pretrained(out).tokenizer
+    assert len(new) > len(old) and new.get_vocab().items() >= old.get_vocab().items()
+    if lora is None:
+        assert DiTARForTextToSpeech.from_pretrained(out).config.lm_config.vocab_size >= len(new)
+        assert speaks(out)
+    train(file, *options, "--resume", code=2)  # it is finished
+
+
+@pytest.fixture
+def text_lm(tmp_path):
+    """Folder of a tiny language model with a BPE tokenizer of its own."""
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    backend.train_from_iterator(
+        TEXTS, trainers.BpeTrainer(vocab_size=300, special_tokens=["<s>", "</s>"], initial_alphabet=alphabet)
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    torch.manual_seed(0)
+    sizes = {**TINY_BLOCKS, "hidden_size": 32, "num_key_value_heads": 2}
+    lm = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=2048, **sizes))
+    lm.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    return tmp_path / "lm"
+
+
+@pytest.mark.parametrize("text", ["bpe", "phonemes"])
+def test_from_a_text_language_model(shortened, text_lm, vae, speech, tmp_path, text):
+    blocks = {"encoder_config": TINY_BLOCKS, "locdit_config": TINY_BLOCKS}
+    # a rate of next to nothing, so that weights are still seen to be those of the language model
+    file = shortened("train/from_text_lm", text=text, config=blocks, training={"learning_rate": 1e-12})
+    out = tmp_path / "run"
+    train(file, "--lm", text_lm, "--vae", vae, "--data", speech, "--out", out)
+    weights, name = load_file(out / "model.safetensors"), "layers.0.mlp.gate_proj.weight"
+    expected = load_file(text_lm / "model.safetensors")[f"model.{name}"]
+    torch.testing.assert_close(weights[f"model.language_model.{name}"], expected)
+    assert DiTARProcessor.from_pretrained(out).reads_phonemes == (text == "phonemes")
+    assert speaks(out)
+
+
+def test_from_scratch_with_a_vocabulary_of_the_data(vae, speech, tmp_path):
+    config = {"encoder_config": TINY_BLOCKS, "locdit_config": TINY_BLOCKS, "lm_config": TINY_BLOCKS}
+    values = {"vae": str(vae), "config": config, "data": [{"path": str(speech)}], "eval_data": [{"path": str(speech)}]}
+    values["training"] = {**SHORT, "output_dir": str(tmp_path / "run"), "eval_strategy": "steps", "eval_steps": 1}
+    file = tmp_path / "run.yaml"
+    file.write_text(yaml.safe_dump({**values, "batches": {"max_positions": 100}}))
+    result = train(file)
+    assert result.output.count("eval_diffusion_loss") == 2
+    tokenizer = DiTARProcessor.from_pretrained(tmp_path / "run").tokenizer
+    assert set(tokenizer.get_vocab()) == set(DiTARTokenizer.from_texts(TEXTS, "en-us").get_vocab())
+    assert speaks(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "fields, options, message",
+    [
+        ({"batchs": {}}, [], "did you mean `batches`?"),
+        ({"training": {"learning_rat": 1}}, [], "did you mean `learning_rate`?"),
+        ({"training": {"learning_rate": "fast"}}, [], "could not convert string to float"),
+        ({"vae": "x"}, [], "`vae` is given with `model`"),
+        ({"text": "bpe"}, [], "name it as `lm`"),
+        ({}, ["--data", "nowhere"], "there is no folder nowhere"),
+        ({}, ["--resume"], "there is no whole checkpoint"),
+        ({}, ["--model", "nowhere/at/all"], "nowhere/at/all"),
+    ],
+)
+def test_bad_input_is_one_line(shortened, model, speech, tmp_path, fields, options, message):
+    defaults = {"model": str(model), "data": [{"path": str(speech)}]}
+    fields = {**defaults, **fields, "training": {"output_dir": str(tmp_path / "run"), **fields.get("training", {})}}
+    result = train(shortened("finetune/voice", **fields), *options, code=2)
+    assert message in result.output and result.output.count("error:") == 1
+    assert not find_checkpoints(tmp_path / "run")
+
+
+def test_sigterm_ends_it_with_a_checkpoint_and_a_code(shortened, model, speech, tmp_path):
+    out = tmp_path / "run"
+    endless = shortened("finetune/voice", training={"max_steps": 100_000, "save_steps": 100_000})
+    options = ["--model", str(model), "--data", str(speech), "--out", str(out)]
+    command = [sys.executable, "-m", "ditar_hf.cli", "train", str(endless), *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.readline()  # a step is done
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert process.returncode == 143, errors
+    assert "go on with --resume" in errors
+    assert len(find_checkpoints(out)) == 1

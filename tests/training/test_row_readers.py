@@ -1,0 +1,71 @@
+"""Laws of row readers: each pass has every row once, shared among processes, and any position can be gone on from."""
+
+import itertools
+import json
+
+import pytest
+from datasets import Dataset, IterableDataset
+
+from ditar_hf.training.audio import UnusableAudioError
+from ditar_hf.training.row_readers import make_reader
+
+
+def rows_of_shards(shards):
+    for shard in shards:
+        for row in range(3):
+            yield {"id": f"{shard}-{row}"}
+
+
+TABLE = Dataset.from_list(list(rows_of_shards(range(4))))
+STREAM = IterableDataset.from_generator(rows_of_shards, gen_kwargs={"shards": list(range(4))})
+SOURCES = pytest.mark.parametrize("rows", [TABLE, STREAM], ids=["table", "stream"])
+
+
+def take(reader, number):
+    return [next(reader)["id"] for _ in range(number)]
+
+
+@SOURCES
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_each_pass_has_every_row_once(rows, world_size):
+    readers = [make_reader(rows, "source", "seed", rank, world_size) for rank in range(world_size)]
+    for _ in range(3):
+        seen = [take(reader, 12 // world_size) for reader in readers]
+        assert sorted(itertools.chain(*seen)) == sorted(TABLE["id"])
+
+
+def test_a_table_that_does_not_divide_still_gives_every_row_once_in_a_pass():
+    readers = [make_reader(TABLE.select(range(11)), "source", "seed", rank, 2) for rank in range(2)]
+    drawn = itertools.chain(*zip(*(take(reader, 33) for reader in readers), strict=True))
+    for _ in range(6):
+        assert len(set(itertools.islice(drawn, 11))) == 11
+
+
+@SOURCES
+def test_orders_differ_from_pass_to_pass_and_from_seed_to_seed(rows):
+    reader = make_reader(rows, "source", "seed", 0, 1)
+    first, second = take(reader, 12), take(reader, 12)
+    assert first != second
+    assert first == take(make_reader(rows, "source", "seed", 0, 1), 12)
+    assert first != take(make_reader(rows, "source", "another", 0, 1), 12)
+
+
+@SOURCES
+@pytest.mark.parametrize("rank, world_size", [(0, 1), (1, 2)])
+def test_any_position_can_be_gone_on_from(rows, rank, world_size):
+    whole = take(make_reader(rows, "source", "seed", rank, world_size), 30)
+    for number in range(30):
+        reader = make_reader(rows, "source", "seed", rank, world_size)
+        assert take(reader, number) == whole[:number]
+        state = json.loads(json.dumps(reader.state()))  # as a checkpoint keeps it
+        again = make_reader(rows, "source", "seed", rank, world_size, state)
+        assert again.state() == state
+        assert take(again, 30 - number) == whole[number:]
+
+
+def test_nothing_to_read_is_refused():
+    with pytest.raises(ValueError, match="there is no row in source"):
+        make_reader(TABLE.select([]), "source", "seed", 0, 1)
+    empty = IterableDataset.from_generator(rows_of_shards, gen_kwargs={"shards": []})
+    with pytest.raises(UnusableAudioError, match="there is no speech in source"):
+        next(make_reader(empty, "source", "seed", 0, 1))
