@@ -5,6 +5,8 @@ import re
 import numpy as np
 import soxr
 
+from ditar_hf.modeling.phonemes_ditar import text_to_phones
+
 # what espeak-ng's en-us phones begin with, for each ARPABET phone, most usual first
 ARPABET = {
     "aa": "ɑ ɒ ɔ o", "ae": "æ a", "ah": "ʌ ə ɐ", "ao": "ɔ ɑ o", "aw": "aʊ", "ax": "ə ɐ ɪ ᵻ ʌ", "ay": "aɪ",
@@ -13,8 +15,26 @@ ARPABET = {
     "ng": "ŋ n", "ow": "oʊ o", "oy": "ɔɪ", "p": "p", "r": "ɹ", "s": "s", "sh": "ʃ", "t": "t ɾ ʔ", "th": "θ",
     "uh": "ʊ", "uw": "u", "v": "v", "w": "w", "y": "j", "z": "z s", "zh": "ʒ",
 }  # fmt: skip
+COMPOUNDS = {
+    "oːɹ": ["ao", "r"], "ɔːɹ": ["ao", "r"], "ɑːɹ": ["aa", "r"], "ɪɹ": ["ih", "r"], "ɛɹ": ["eh", "r"],
+    "ʊɹ": ["uh", "r"], "əl": ["ah", "l"], "iə": ["iy", "ah"],
+}  # fmt: skip
 VOWELS = "aeiouæɑɒɔəɐɛɜɚɪᵻʊʌ"
 GAP = 1.0
+
+
+def arpabet(symbol: str) -> list[str]:
+    """The phones of pocketsphinx's dictionary for one phone of espeak-ng, none for one that English does not have."""
+    symbol = symbol.lstrip("ˈˌ")
+    if symbol in COMPOUNDS:
+        return COMPOUNDS[symbol]
+    candidates = [
+        (len(start), -rank, phone)
+        for phone, starts in ARPABET.items()
+        for rank, start in enumerate(starts.split())
+        if phone not in ("ax", "dx") and symbol.startswith(start)  # those two are flite's alone
+    ]
+    return [max(candidates)[2]] if candidates else []
 
 
 def substitution_cost(phone: str, token: str) -> float:
@@ -77,35 +97,64 @@ def spoken_tokens(
 
 
 class ForcedAligner:
-    """Timed phones of recorded speech by pocketsphinx's own acoustic model; `None` where a word is unknown to it."""
+    """Timed words and phones of recorded speech by pocketsphinx's own acoustic model."""
 
     rate = 16000
 
     def __init__(self):
         from pocketsphinx import Decoder
 
-        self.decoder = Decoder(samprate=self.rate, loglevel="FATAL", beam=1e-80, pbeam=1e-80, wbeam=1e-60)
+        # what ends outside its last phone with one beam mostly does not with another
+        self.decoders = [
+            Decoder(samprate=self.rate, loglevel="FATAL", beam=beam, pbeam=beam) for beam in (1e-48, 1e-20, 1e-15)
+        ]
 
-    def __call__(self, audio: np.ndarray, rate: int, text: str) -> list[tuple[str, float, float]] | None:
-        words = re.sub(r"[^a-z' ]", " ", text.lower().replace("-", " ")).split()
-        if not words or any(self.decoder.lookup_word(word) is None for word in words):
+    def knows(self, word: str) -> bool:
+        """Whether a word can be followed; one outside the dictionary is taught as espeak-ng says it, if it does."""
+        if self.decoders[0].lookup_word(word) is not None:
+            return True
+        phones = [phone for symbol in text_to_phones(word, "en-us") for phone in arpabet(symbol)]
+        for decoder in self.decoders if phones else []:
+            decoder.add_word(word, " ".join(phones).upper(), True)
+        return bool(phones)
+
+    def __call__(self, audio: np.ndarray, rate: int, text: str) -> list[dict] | None:
+        """
+        Words with `start` and `end` in seconds, `phones` (name, start, end) and the `span` of characters in the text.
+
+        `None` where the speech does not follow the text.
+        """
+        found = list(re.finditer(r"[a-z']*[a-z][a-z']*", text.lower()))
+        names = [match[0] for match in found]
+        if not names or not all(map(self.knows, names)):
             return None
         audio = soxr.resample(audio, rate, self.rate)
         audio = audio / max(1e-3, np.abs(audio).max()) * 0.7
         samples = (audio * 32767).astype(np.int16).tobytes()
-        try:
-            self.decoder.set_align_text(" ".join(words))
-            self._decode(samples)
-            self.decoder.set_alignment()
-            self._decode(samples)
-            alignment = self.decoder.get_alignment()
-        except RuntimeError:  # no path through the speech: the text is not what is said
-            return None
-        frames = 1 / self.decoder.config["frate"]
-        phones = [(p.name.lower(), p.start * frames, (p.start + p.duration) * frames) for p in alignment.phones()]
-        return [phone for phone in phones if phone[0] not in ("sil", "+spn+", "+nsn+")]
+        for decoder in self.decoders:
+            timed = self._follow(decoder, samples, names)
+            if timed is not None:
+                return [{**word, "span": match.span()} for word, match in zip(timed, found, strict=True)]
+        return None
 
-    def _decode(self, samples: bytes):
-        self.decoder.start_utt()
-        self.decoder.process_raw(samples, full_utt=True)
-        self.decoder.end_utt()
+    def _follow(self, decoder, samples: bytes, names: list[str]) -> list[dict] | None:
+        try:
+            decoder.set_align_text(" ".join(names))
+            self._decode(decoder, samples)
+            decoder.set_alignment()
+            self._decode(decoder, samples)
+            alignment = decoder.get_alignment()
+        except RuntimeError:  # no path through the speech
+            return None
+        seconds, timed = 1 / decoder.config["frate"], []
+        for word in alignment:
+            if re.sub(r"\(\d+\)", "", word.name) in names:  # the others are silences and noises
+                phones = [(p.name.lower(), p.start * seconds, (p.start + p.duration) * seconds) for p in word]
+                timed.append({"start": phones[0][1], "end": phones[-1][2], "phones": phones})
+        return timed if len(timed) == len(names) else None
+
+    @staticmethod
+    def _decode(decoder, samples: bytes):
+        decoder.start_utt()
+        decoder.process_raw(samples, full_utt=True)
+        decoder.end_utt()

@@ -1,15 +1,13 @@
 """Step 3 of the tiny recipe: texts to tokens, speech to latents, and the timing of both.
 
-    python examples/tiny/prepare.py --vae runs/tiny/vae --out runs/tiny/prepared --data runs/tiny/synthetic
-    path/to/kathleen
+    python examples/tiny/prepare.py --vae hub_cards/ditar-vae-tiny --out runs/tiny/prepared --data runs/tiny/synthetic
+    runs/tiny/kathleen
 
-A data folder holds `metadata.jsonl` (from synthesize.py, with timed phones) or `metadata.csv` (`file_name`, `text`,
-`speaker`); clips of the latter are timed by pocketsphinx, and kept without timing where it does not know a word.
+The data folders are those of synthesize.py and recordings.py: clips and a `metadata.jsonl` with timed phones.
 Written are a processor (`processor/`) and a `datasets` data set (`dataset/`) with a row for each clip.
 """
 
 import argparse
-import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +16,7 @@ import numpy as np
 import soundfile
 import soxr
 import torch
-from alignment import ForcedAligner, spoken_tokens
+from alignment import spoken_tokens
 from datasets import Array2D, Dataset, Features, Sequence, Value
 
 from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer, DiTARVAE, DiTARVAEConfig
@@ -31,12 +29,8 @@ EXTRA_TEXTS = ["0 1 2 3 4 5 6 7 8 9 10 11 12 20 100 1000.", "a b c d e f g h i j
 
 
 def read_folder(folder: Path) -> list[dict]:
-    """Rows of a data folder with absolute paths."""
-    if (folder / "metadata.jsonl").exists():
-        rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
-    else:
-        with open(folder / "metadata.csv", newline="") as file:
-            rows = list(csv.DictReader(file))
+    """Rows of a data folder with the paths of their files."""
+    rows = [json.loads(line) for line in (folder / "metadata.jsonl").read_text().splitlines()]
     return [{**row, "path": folder / row["file_name"]} for row in rows]
 
 
@@ -66,24 +60,26 @@ def encode(vae: DiTARVAE, clips: list[np.ndarray]) -> list[np.ndarray]:
     return [mean[: length // vae.config.hop_length] for mean, length in zip(means, lengths, strict=True)]
 
 
-def examples(rows: list[dict], vae_folder: Path, processor_folder: Path, batch_size: int = 32) -> Iterator[dict]:
-    """Rows of the data set, in batches of the VAE; each process makes its share of them on one thread."""
+def examples(
+    shares: list[list[dict]], vae_folder: Path, processor_folder: Path, batch_size: int = 32
+) -> Iterator[dict]:
+    """Rows of the data set, in batches of the VAE; each process makes one of the shares on one thread."""
+    (rows,) = shares  # `datasets` calls this for each element of a list, so one that held rows would load for each
     torch.set_num_threads(1)
     vae = DiTARVAE.from_pretrained(vae_folder).eval()
     tokenizer = DiTARProcessor.from_pretrained(processor_folder).tokenizer
-    aligner = ForcedAligner() if any("phones" not in row for row in rows) else None
     patch_seconds = PATCH_SIZE / vae.config.frame_rate
     for start in range(0, len(rows), batch_size):
         clips, timings = [], []
         for row in rows[start : start + batch_size]:
             audio, rate = soundfile.read(row["path"], dtype="float32")
-            phones = row["phones"] if "phones" in row else aligner(audio, rate, row["text"]) or []
             audio, offset = trimmed(audio, rate)
             audio = soxr.resample(audio, rate, vae.config.sampling_rate)
             clips.append(audio / max(1e-3, np.abs(audio).max()) * PEAK)
-            timings.append([(name, a - offset, b - offset) for name, a, b in phones])
+            timings.append([(name, a - offset, b - offset) for name, a, b in row["phones"]])
         for row, latents, phones in zip(rows[start : start + batch_size], encode(vae, clips), timings, strict=True):
-            tokens = tokenizer.tokenize(row["text"])
+            # a text of one space is that of speech of which nothing is known
+            tokens = tokenizer.tokenize(row["text"]) if row["text"] else [" "]
             num_patches = len(latents) // PATCH_SIZE
             if not tokens or num_patches * patch_seconds > MAX_SECONDS:
                 continue
@@ -102,19 +98,27 @@ def main():
     parser.add_argument("--vae", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--data", type=Path, nargs="+", required=True)
+    parser.add_argument("--processor", type=Path, help="of data prepared before, to which these are added")
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
 
     vae_config = DiTARVAEConfig.from_pretrained(options.vae)
     rows = [row for folder in options.data for row in read_folder(folder)]
-    tokenizer = DiTARTokenizer.from_texts([*EXTRA_TEXTS, *(row["text"] for row in rows)], "en-us")
-    feature_extractor = DiTARFeatureExtractor(
-        sampling_rate=vae_config.sampling_rate,
-        hop_length=vae_config.hop_length,
-        patch_size=PATCH_SIZE,
-        prompt_peak=PEAK,
-    )
-    DiTARProcessor(feature_extractor, tokenizer).save_pretrained(options.out / "processor")
+    # clips of about one length are encoded together, and each process has its share of all lengths
+    rows.sort(key=lambda row: soundfile.info(row["path"]).duration)
+    shares = [rows[start :: options.processes] for start in range(options.processes)]
+    if options.processor:
+        processor = DiTARProcessor.from_pretrained(options.processor)
+    else:
+        tokenizer = DiTARTokenizer.from_texts([*EXTRA_TEXTS, *(row["text"] for row in rows if row["text"])], "en-us")
+        feature_extractor = DiTARFeatureExtractor(
+            sampling_rate=vae_config.sampling_rate,
+            hop_length=vae_config.hop_length,
+            patch_size=PATCH_SIZE,
+            prompt_peak=PEAK,
+        )
+        processor = DiTARProcessor(feature_extractor, tokenizer)
+    processor.save_pretrained(options.out / "processor")
     features = Features(
         {
             "text": Value("string"),
@@ -129,7 +133,7 @@ def main():
         examples,
         features=features,
         cache_dir=str(options.out / "cache"),
-        gen_kwargs={"rows": rows, "vae_folder": options.vae, "processor_folder": options.out / "processor"},
+        gen_kwargs={"shares": shares, "vae_folder": options.vae, "processor_folder": options.out / "processor"},
         num_proc=options.processes,
     )
     dataset.save_to_disk(options.out / "dataset")

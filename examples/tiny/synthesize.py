@@ -1,8 +1,9 @@
 """Step 1 of the tiny recipe: English sentences and their speech, made with the free synthesiser flite.
 
-The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`); the voices are flite's `slt` and
-`rms` (Debian package `flite`). Both packages allow use, modification and redistribution. Each clip is cut to
-a tenth of a second of silence at both ends, and flite's own timed phones are kept: they train the alignment head.
+The sentences are the usage examples of WordNet 3.0 (Debian package `wordnet-base`); the voices are flite's (Debian
+package `flite`). Both packages allow use, modification and redistribution. Played faster or slower, at a tempo that
+makes up for it, each of the four voices becomes a row of speakers with other pitch and vocal tract. Each clip is cut
+to a tenth of a second of silence at both ends, and flite's own timed phones are kept: they train the alignment head.
 
     python examples/tiny/synthesize.py --out runs/tiny/synthetic --num-sentences 40000
 """
@@ -18,8 +19,11 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+import soxr
 
-VOICES = {"slt": 0.5, "rms": 0.5}
+VOICES = {"slt": 0.35, "rms": 0.35, "awb": 0.2, "kal16": 0.1}
+UNCHANGED_SHARE = 0.35
+SPEEDS = [0.84, 0.87, 0.9, 0.93, 0.96, 1.04, 1.08, 1.12, 1.16, 1.2]
 MARGIN_SECONDS = 0.1
 PLAIN_SENTENCE = re.compile(r"[A-Za-z',;?!.\- ]+")
 
@@ -45,12 +49,13 @@ def punctuated(sentence: str, rng: random.Random) -> str:
     return sentence[0].upper() + sentence[1:] + "."
 
 
-def synthesize(job: tuple[int, str, str, Path]) -> dict | None:
+def synthesize(job: tuple[int, str, str, float, Path]) -> dict | None:
     """One sentence in one voice: writes `<index>.flac` and returns its metadata, None where flite says nothing."""
-    index, text, voice, out = job
+    index, text, voice, speed, out = job
+    stretch = ["--setf", f"duration_stretch={speed}"]  # speaks slowly what will be played fast
     with tempfile.NamedTemporaryFile(suffix=".wav") as file:
         timed = subprocess.run(
-            ["flite", "-voice", voice, "-t", text, "-psdur", "-o", file.name], capture_output=True, text=True
+            ["flite", "-voice", voice, *stretch, "-t", text, "-psdur", "-o", file.name], capture_output=True, text=True
         ).stdout
         audio, rate = soundfile.read(file.name, dtype="int16")
     phones, start = [], 0.0
@@ -66,12 +71,13 @@ def synthesize(job: tuple[int, str, str, Path]) -> dict | None:
     audio = audio[int(first * rate) : int(last * rate)]
     if np.abs(audio).max() < 300:
         return None
+    audio = soxr.resample(audio, rate * speed, rate)
     soundfile.write(out / f"{index:06d}.flac", audio, rate)
     return {
         "file_name": f"{index:06d}.flac",
         "text": text,
-        "speaker": f"flite-{voice}",
-        "phones": [(name, round(a - first, 3), round(b - first, 3)) for name, a, b in spoken],
+        "speaker": f"flite-{voice}-{speed:.2f}",
+        "phones": [(name, round((a - first) / speed, 3), round((b - first) / speed, 3)) for name, a, b in spoken],
     }
 
 
@@ -95,7 +101,8 @@ def main():
     sentences = [punctuated(sentence, rng) for sentence in sentences[: options.num_sentences]]
     voices = rng.choices(list(VOICES), list(VOICES.values()), k=len(sentences))
     options.out.mkdir(parents=True, exist_ok=True)
-    jobs = [(i, text, voice, options.out) for i, (text, voice) in enumerate(zip(sentences, voices, strict=True))]
+    speeds = [1.0 if rng.random() < UNCHANGED_SHARE else rng.choice(SPEEDS) for _ in sentences]
+    jobs = [(i, *job, options.out) for i, job in enumerate(zip(sentences, voices, speeds, strict=True))]
     kept = 0
     with multiprocessing.Pool(options.processes) as pool, open(options.out / "metadata.jsonl", "w") as file:
         for row in pool.imap(synthesize, jobs, chunksize=16):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from averaging import AveragedWeights
-from datasets import load_from_disk
+from datasets import concatenate_datasets, load_from_disk
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
@@ -122,13 +122,14 @@ class LossLog(TrainerCallback):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vae", type=Path, required=True)
-    parser.add_argument("--prepared", type=Path, required=True)
+    parser.add_argument("--prepared", type=Path, nargs="+", required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shares", nargs="+", default=["flite=1"], metavar="SPEAKER_PREFIX=SHARE")
     parser.add_argument("--start-from", type=Path, help="folder of a model of this recipe to go on from")
     parser.add_argument("--history-noise-std", type=float, default=0.2, help="noise on the latents that are fed back")
     parser.add_argument("--num-noise-samples", type=int, default=3, help="draws of time and noise for each patch")
     parser.add_argument("--max-steps", type=int, default=7500)
+    parser.add_argument("--decay-steps", type=int, default=1500, help="last steps, in which the learning rate falls")
     parser.add_argument("--batch-patches", type=int, default=352)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--pairs", type=float, default=0.25, help="share of examples that are two clips in a row")
@@ -139,10 +140,9 @@ def main():
     options = parser.parse_args()
 
     torch.manual_seed(options.seed)
-    processor = DiTARProcessor.from_pretrained(options.prepared / "processor")
-    rows = load_from_disk(options.prepared / "dataset").with_format(
-        "numpy", columns=["latents"], output_all_columns=True
-    )
+    processor = DiTARProcessor.from_pretrained(options.prepared[0] / "processor")
+    rows = concatenate_datasets([load_from_disk(folder / "dataset") for folder in options.prepared])
+    rows = rows.with_format("numpy", columns=["latents"], output_all_columns=True)
     config = DiTARConfig.from_preset(
         "tiny",
         lm_config={"vocab_size": len(processor.tokenizer)},
@@ -167,7 +167,8 @@ def main():
         max_steps=options.max_steps,
         per_device_train_batch_size=1,  # an item of the data set is a batch
         learning_rate=options.learning_rate,
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="warmup_stable_decay",
+        lr_scheduler_kwargs={"num_decay_steps": options.decay_steps, "decay_type": "1-sqrt"},
         warmup_steps=200,
         adam_beta1=0.9,
         adam_beta2=0.98,
