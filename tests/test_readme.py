@@ -11,7 +11,7 @@ from ditar_hf import DiTARTokenizer, DiTARVAE
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 
 def blocks(language: str, page: str = README) -> list[str]:

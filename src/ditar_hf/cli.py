@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .cli_common import exits_with_2, find_device, given, note
+from .cli_data import app as data_app
+from .cli_train import app as train_app
 from .cli_vae import app as vae_app
 
 if TYPE_CHECKING:
@@ -66,7 +68,9 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
-# the commands of the speech tokenizer stand beside `speak`
+# the commands of training and of the speech tokenizer stand beside `speak`
+app.add_typer(data_app)
+app.add_typer(train_app)
 app.add_typer(vae_app)
 
 

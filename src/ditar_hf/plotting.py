@@ -1,6 +1,7 @@
 """Pictures of speech; needs matplotlib (the extra `plot`)."""
 
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ if TYPE_CHECKING:
 WINDOW_SECONDS = 0.04
 HOPS_PER_WINDOW = 4
 DYNAMIC_RANGE_DB = 80
+NUM_BINS = 50
 
 
 def log_spectrogram(waveform: "np.ndarray", sampling_rate: int) -> "np.ndarray":
@@ -116,5 +118,51 @@ def draw_comparison(
         )
         below.set(xlabel="time (s)", ylabel="frequency (kHz)")
     figure.colorbar(image, ax=list(axes[1]), label="level (dB, loudest at 0)")
+    figure.suptitle(title if len(title) <= 90 else title[:89] + "…", parse_math=False)
+    return figure
+
+
+def draw_histograms(seconds: Sequence[float], speaker_hours: Sequence[float], title: str = "") -> "Figure":
+    """
+    Draw how long recordings are and, if speakers are known, how much speech there is of each.
+
+    Hours have a logarithmic scale: between the speakers of one data set there may be factors of thousands.
+
+    Args:
+        seconds (`Sequence[float]`):
+            Length of each recording; at least one.
+        speaker_hours (`Sequence[float]`):
+            Hours of each speaker, all positive; may be empty.
+        title (`str`, *optional*, defaults to `""`):
+            Stands above; a long one is shortened.
+
+    Returns:
+        `matplotlib.figure.Figure`, to be saved or drawn on a canvas.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    panels = figure.subplots(1, 2 if len(speaker_hours) else 1, squeeze=False)[0]
+    lengths = np.asarray(seconds, np.float64)
+    panels[0].stairs(*np.histogram(lengths, NUM_BINS, (0, lengths.max())), fill=True)
+    median = np.median(lengths)
+    panels[0].axvline(median, color="black", linestyle="--", linewidth=1, label=f"median {median:.2f} s")
+    panels[0].legend()
+    panels[0].set(xlabel="length (s)", ylabel="recordings", xlim=(0, None))
+    if len(speaker_hours):
+        hours = np.asarray(speaker_hours, np.float64)
+        # whole decades, so that there are ticks to label; where a logarithm was rounded, as far as the least value
+        first, last = np.floor(np.log10([hours.min(), hours.max()]))
+        edges = np.geomspace(min(10**first, hours.min()), 10 ** (last + 1), NUM_BINS + 1)
+        panels[1].stairs(*np.histogram(hours, edges), fill=True)
+        panels[1].set(xscale="log", xlabel="speech of a speaker (hours)", ylabel="speakers")
+        panels[1].xaxis.set_major_formatter("{x:g}")
+    for axes in panels:
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     figure.suptitle(title if len(title) <= 90 else title[:89] + "…", parse_math=False)
     return figure

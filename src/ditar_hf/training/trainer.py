@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
@@ -23,6 +23,7 @@ from .batches import TokenBudgetBatches
 from .checkpoints import RunError
 from .collator import DiTARDataCollator
 from .run_folder import RunFolder
+from .sharding import configure_sharding
 from .training_arguments import DiTARTrainingArguments
 from .training_callbacks import SpeakSamples, StopOnSignal
 
@@ -76,12 +77,14 @@ class DiTARTrainer(Trainer):
             callbacks=callbacks,
         )
         self._check_batches(train_dataset)
+        if self.is_fsdp_enabled:
+            configure_sharding(self.accelerator.state.fsdp_plugin, self.model)
         self.loss_is_scaled_for_ga = True
         self.position: dict[str, Any] | None = None  # of the last batch that was learnt from
         self.recent_ids: list[str] = []  # of this update
         self.was_stopped = self._is_saving = False
         self._loss_sums: dict[str, torch.Tensor] = {}
-        self._num_summed = 0
+        self._num_summed = self._initial_global_step = 0
         self.average = AveragedWeights(self.model, args.ema_decay) if args.ema_decay else None
         self.folder = Path(args.output_dir)
         run = {**args.run_fields(), "num_processes": args.world_size, **(description or {})}
@@ -171,7 +174,7 @@ class DiTARTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds the parts of the training loss, means over the updates since the last time and over all processes."""
-        num_updates = self.state.global_step - self._num_summed
+        num_updates = self.state.global_step - max(self._num_summed, self._initial_global_step)
         if "loss" in logs and self._loss_sums and num_updates:
             names = list(self._loss_sums)
             sums = torch.stack([self._loss_sums[name].float() for name in names])
@@ -187,13 +190,25 @@ class DiTARTrainer(Trainer):
     # ---- evaluation ----
 
     def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
-        """This process's share of the held-out examples, each of them once."""
+        """This process's share of the held-out examples, in batches that are the same for any number of processes."""
         dataset = self.eval_dataset if eval_dataset is None else eval_dataset
         dataset = self.eval_dataset[dataset] if isinstance(dataset, str) else dataset
         if dataset is None:
             raise ValueError("`eval_dataset` is missing: there is nothing to evaluate on.")
-        own = Subset(dataset, range(self.args.process_index, len(dataset), self.args.world_size))
-        return DataLoader(own, self.args.per_device_eval_batch_size, collate_fn=self.data_collator)
+        indices = list(range(len(dataset)))
+        size = self.args.per_device_eval_batch_size
+        batches = [indices[first : first + size] for first in range(0, len(indices), size)]
+        own = batches[self.args.process_index :: self.args.world_size]
+        return DataLoader(dataset, batch_sampler=own, collate_fn=self.data_collator)
+
+    def _evaluation_batches(self, loader: DataLoader) -> Iterator[tuple[Mapping[str, torch.Tensor], bool]]:
+        """Batches of this process, and whether they count."""
+        yield from ((batch, True) for batch in loader)
+        if self.is_fsdp_enabled:
+            # all processes take part in each forward, so those with fewer batches do some more
+            numbers = self.accelerator.gather(torch.tensor([len(loader)], device=self.args.device))
+            for _ in range(len(loader), int(numbers.max())):
+                yield self.data_collator([loader.dataset[0]]), False
 
     @torch.no_grad()
     def evaluation_loop(
@@ -204,15 +219,17 @@ class DiTARTrainer(Trainer):
         model = self.accelerator.unwrap_model(self.model)
         was_training = model.training
         model.eval()
-        sums, counts = torch.zeros(len(LOSSES)), torch.zeros(len(LOSSES))
+        sums, counts, number = torch.zeros(len(LOSSES)), torch.zeros(len(LOSSES)), torch.zeros(())
         with self.averaged():
-            for batch in dataloader:
+            for batch, is_counted in self._evaluation_batches(dataloader):
                 own, outputs = _count_targets(batch), model(**self._prepare_inputs(batch))
-                values = [outputs.get(name) for name in LOSSES]
-                sums += own * torch.tensor([0.0 if value is None else float(value) for value in values])
-                counts += own
+                if is_counted:
+                    values = [outputs.get(name) for name in LOSSES]
+                    sums += own * torch.tensor([0.0 if value is None else float(value) for value in values])
+                    counts += own
+                    number += len(batch["input_ids"])
         model.train(was_training)
-        sums, counts, number = self._sum_over_processes(sums, counts, torch.tensor(float(len(dataloader.dataset))))
+        sums, counts, number = self._sum_over_processes(sums, counts, number)
         means = dict(zip(LOSSES, (sums / counts.clamp_min(1)).tolist(), strict=True))
         weights = self._loss_weights()
         metrics = {f"{metric_key_prefix}_loss": sum(weights[name] * value for name, value in means.items())}
@@ -300,6 +317,7 @@ class DiTARTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Stops all processes before anything is learnt from what is not a number: they share their gradients."""
         norm = super()._get_grad_norm(model, grad_norm)
+        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights in pieces
         if not math.isfinite(norm):
             step, rank = self.state.global_step, self.args.process_index
             report = {"step": step, "grad_norm": str(float(norm)), "ids": self.recent_ids}
