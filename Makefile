@@ -9,8 +9,9 @@ VENV ?= .venv
 export DITAR_MAKE_TEXT := $(value TEXT)
 export DITAR_MAKE_VOICE := $(value VOICE)
 export DITAR_MAKE_VOICE_TEXT := $(value VOICE_TEXT)
+export DITAR_MAKE_TEMPERATURE := $(value TEMPERATURE)
 # Make would export them in expanded form otherwise.
-unexport TEXT VOICE VOICE_TEXT
+unexport TEXT VOICE VOICE_TEXT TEMPERATURE
 MAKEOVERRIDES :=
 
 # One stamp per set of extras: pip runs again when the requirements change.
@@ -24,6 +25,8 @@ DEV_READY := $(VENV)/.installed-dev
 
 help:
 	@echo 'make speak TEXT="Hello there."    say it: writes speech.wav and its spectrogram, speech.png'
+	@echo '    [VOICE=name]                         ... in a voice of the model: $(VENV)/bin/ditar speak --list-voices'
+	@echo '    [VOICE=random TEMPERATURE=1]         ... in a voice that the model makes up'
 	@echo '    [VOICE=voice.wav VOICE_TEXT="what is said in voice.wav"]    ... in the voice of a recording'
 	@echo 'make test         run the tests that are quick and need no GPU'
 	@echo 'make test-slow    run the slow tests'
@@ -42,6 +45,7 @@ speak: $(if $(strip $(DITAR_MAKE_TEXT)),$(SPEAK_READY))
 	set -- --out speech.wav --plot speech.png; \
 	if [ -n "$$DITAR_MAKE_VOICE" ]; then set -- "$$@" --voice="$$DITAR_MAKE_VOICE"; fi; \
 	if [ -n "$$DITAR_MAKE_VOICE_TEXT" ]; then set -- "$$@" --voice-text="$$DITAR_MAKE_VOICE_TEXT"; fi; \
+	if [ -n "$$DITAR_MAKE_TEMPERATURE" ]; then set -- "$$@" --temperature="$$DITAR_MAKE_TEMPERATURE"; fi; \
 	printf '%s\n' "$$DITAR_MAKE_TEXT" | "$(VENV)/bin/ditar" speak - "$$@"
 
 test: $(DEV_READY)

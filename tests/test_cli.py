@@ -204,6 +204,84 @@ def test_voice(speak, spy, tmp_path):
     assert "note: voice.flac has 2 channels" in result.stderr
 
 
+@pytest.fixture
+def voiced(copy):
+    """A copy of the folder with two voices."""
+    processor = DiTARProcessor.from_pretrained(copy)
+    processor.add_voice("ada", TONE, RATE, "Hello!")
+    processor.add_voice("bob-2", -TONE, RATE, "The fox.")
+    processor.save_pretrained(copy)
+    return copy
+
+
+@pytest.mark.parametrize("voice", ["ada", "random"])
+def test_a_named_voice_wins_over_a_file_of_its_name(speak, spy, voiced, tmp_path, voice):
+    soundfile.write(tmp_path / voice, TONE, RATE, format="WAV")
+    result = speak("Hello!", "--voice", voice, model=voiced)
+    assert result.exit_code == 0, result.output
+    assert spy.inputs == {"voice": voice}
+    assert speak("Hello!", "--voice", f"./{voice}", "--voice-text", "Hello!", model=voiced).exit_code == 0
+
+
+@pytest.mark.parametrize("voice", ["ada", "random", None])
+def test_speaks_in_a_named_voice(speak, voiced, tmp_path, voice):
+    options = ["--voice", voice] if voice else []
+    assert speak("The quick fox.", "--seed", 3, *options, model=voiced).exit_code == 0
+    model, processor = DiTARForTextToSpeech.from_pretrained(voiced), DiTARProcessor.from_pretrained(voiced)
+    inputs = processor("The quick fox.", voice=voice)
+    assert ("prompt_values" in inputs) == (voice == "ada")
+    expected = model.generate(**inputs, generator=torch.Generator().manual_seed(3)).audio[0]
+    audio, _ = soundfile.read(tmp_path / "speech.wav", dtype="float32")
+    np.testing.assert_allclose(audio, expected.numpy(), atol=1e-4)
+
+
+def test_lists_the_voices(speak, voiced):
+    (voiced / "model.safetensors").unlink()  # which takes long to load
+    result = speak("--list-voices", model=voiced)
+    assert (result.exit_code, result.stdout, result.stderr) == (0, "ada\nbob-2\nrandom (default)\n", "")
+    processor = DiTARProcessor.from_pretrained(voiced)
+    processor.default_voice = "bob-2"
+    processor.save_pretrained(voiced)
+    assert speak("--list-voices", model=voiced).stdout == "ada\nbob-2 (default)\nrandom\n"
+    assert speak("--list-voices").stdout == "random (default)\n"
+    assert_refused(speak("--list-voices", model="missing"), "cannot load the model `missing`")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--voice", "eve"], "audio file, `random` or a name, and the voices are ada, bob-2; got `eve`"),
+        (["--voice", "ada", "--voice-text", "Hello!"], "`--voice-text` goes with a recording, and `ada` is a name"),
+        (["--voice", "random", "--voice-text", "Hello!"], "`random` is a name; write `./random` for a file"),
+    ],
+)
+def test_names_that_are_refused(speak, voiced, options, message):
+    (voiced / "model.safetensors").unlink()
+    assert_refused(speak("Hello!", *options, model=voiced), message)
+
+
+def test_a_seed_is_told_where_it_has_an_effect(speak, copy):
+    settings = json.loads((copy / "generation_config.json").read_text())
+    fixed = {**settings, "temperature": 0.0, "num_inference_steps": 10, "max_new_tokens": 2, "stop_threshold": 1.0}
+    (copy / "generation_config.json").write_text(json.dumps(fixed))
+    # 0.05 is as near to the end of the grid as to the point before it, and the lower of two is taken
+    for options, has_effect in (
+        ([], False),
+        (["--temperature", "0.05"], False),
+        (["--temperature", "0.05", "--steps", "20"], True),
+        (["--temperature", "0.06"], True),
+        (["--temperature", "1"], True),
+    ):
+        result = speak("Hello!", *options, model=copy)
+        assert ("seed" in result.stdout) == has_effect, (options, result.output)
+        assert ("try another --seed" in result.stderr) == has_effect
+        assert ("try a higher --temperature" in result.stderr) != has_effect
+        for named in (["--seed", "7"], ["--voice", "random"]):
+            result = speak("Hello!", *options, *named, model=copy)
+            assert ("note: at this temperature nothing is drawn" in result.stderr) != has_effect
+            assert ("seed 7)" in result.stdout) == (has_effect and "7" in named)
+
+
 def test_default_model_is_looked_for_in_the_clone(run, spy, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(cli, "__file__", str(tmp_path / "src" / "ditar_hf" / "cli.py"))
     assert_refused(run("speak", "Hello!"), r"no model at .*ditar-tiny-en.*pass one with `--model")
@@ -261,6 +339,8 @@ def test_the_bar_counts_patches_towards_their_limit(monkeypatch, capsys):
         (["Hello!", "--voice", "tone.wav"], "`--voice` needs `--voice-text`"),
         (["Hello!", "--voice", "tone.wav", "--voice-text", " "], "`--voice` needs `--voice-text`"),
         (["Hello!", "--voice-text", "Hello!"], "`--voice-text` needs `--voice`"),
+        (["Hello!", "--voice", "missing.wav", "--voice-text", "Hi."], "there are no named voices; got `missing.wav`"),
+        (["Hello!", "--voice", "folder.wav", "--voice-text", "Hi."], "must be an audio file.*got `folder.wav`"),
         (["Hello!", "--voice", "text.txt", "--voice-text", "Hi."], "cannot read `text.txt` as audio"),
         (["Hello!", "--voice", "empty.wav", "--voice-text", "Hi."], "`empty.wav` holds no samples"),
         (["Hello!", "--device", "toaster"], "`--device` must be one of this machine's .* got `toaster`"),
@@ -293,7 +373,6 @@ def test_bad_input_is_refused_before_the_weights_are_loaded(speak, copy, tmp_pat
         ["speak", "Hello!", "--steps", "0"],
         ["speak", "Hello!", "--seed", "-1"],
         ["speak", "--file", "missing.txt"],
-        ["speak", "Hello!", "--voice", "missing.wav", "--voice-text", "Hi."],
         ["speak", "Hello!", "--no-such-option"],
         ["sing", "Hello!"],
     ],
@@ -415,7 +494,9 @@ def test_spectrogram_peaks_at_the_tone():
 def test_help_names_every_option(run):
     result = run("speak", "--help")
     assert result.exit_code == 0
-    options = "file voice voice-text language temperature guidance-scale steps seed model device out plot help"
+    options = (
+        "file voice voice-text list-voices language temperature guidance-scale steps seed model device out plot help"
+    )
     for option in options.split():
         assert f"--{option} " in result.stdout
     assert 'echo "Read from a pipe." | ditar speak -' in result.stdout

@@ -101,6 +101,14 @@ def test_voice_and_its_text_arrive_as_typed(make, text):
     assert not (make.folder / "injected").exists()
 
 
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_name_for_a_voice_and_a_temperature_arrive_as_typed(make, text):
+    result = make("speak", "TEXT=Hello.", f"VOICE={text}", f"TEMPERATURE={text}")
+    assert result.returncode == 0, result.stderr
+    assert make.called()["arguments"][-2:] == [f"--voice={text}", f"--temperature={text}"]
+    assert not (make.folder / "injected").exists()
+
+
 @pytest.mark.parametrize("arguments", [[], ["TEXT="], ["TEXT=  "], ["VOICE=voice.wav"]])
 def test_a_missing_text_is_named_before_anything_is_installed(make, arguments):
     result = make("speak", *arguments)

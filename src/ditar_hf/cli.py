@@ -18,6 +18,7 @@ from .cli_common import exits_with_2, find_device, given, note
 from .cli_data import app as data_app
 from .cli_train import app as train_app
 from .cli_vae import app as vae_app
+from .cli_voice import find_voice, print_voices
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,6 +42,8 @@ ditar speak --file letter.txt --out letter.wav --plot letter.png --seed 7
 echo "Read from a pipe." | ditar speak -
 
 ditar speak "Now in another voice." --voice voice.wav --voice-text "What is said in voice.wav."
+
+ditar speak "And in one that nobody has." --voice random --temperature 1
 """
 
 app = typer.Typer(
@@ -91,16 +94,19 @@ def speak(
         Path | None, typer.Option(help="Read the text from this UTF-8 file instead.", exists=True, dir_okay=False)
     ] = None,
     voice: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="A recording of the voice to speak in: a few seconds, any sampling rate (WAV, FLAC, MP3, OGG).",
-            exists=True,
-            dir_okay=False,
+            help="The voice to speak in: a name out of `--list-voices`, `random` for one that the model makes up, or "
+            "a recording of a few seconds (WAV, FLAC, MP3, OGG; any sampling rate). A name wins over a file of that "
+            "name, which is `./NAME`. Not given: the model's default voice."
         ),
     ] = None,
     voice_text: Annotated[
-        str | None, typer.Option(help="What is said in the recording, word by word; `--voice` needs it.")
+        str | None, typer.Option(help="What is said in the recording, word by word; a recording needs it.")
     ] = None,
+    list_voices: Annotated[
+        bool, typer.Option("--list-voices", help="Print the names of the model's voices, and speak nothing.")
+    ] = False,
     language: Annotated[
         str | None, typer.Option(help="Language of the text, such as `en-us`. Not given: what the tokenizer says.")
     ] = None,
@@ -122,7 +128,10 @@ def speak(
     seed: Annotated[
         int | None,
         typer.Option(
-            min=0, max=2**32 - 1, help="Makes the speech repeatable. Not given: drawn, and printed with the result."
+            min=0,
+            max=2**32 - 1,
+            help="Makes speech repeatable where the temperature is above 0. Not given: drawn, and printed with the "
+            "result.",
         ),
     ] = None,
     model: Annotated[
@@ -142,34 +151,40 @@ def speak(
 ) -> None:
     """Speak a text, in the voice of a recording if you like, and write it to a WAV file."""
     with exits_with_2(ValueError, OSError):
+        if list_voices:
+            print_voices(_load_processor(_find_model(model)))
+            raise typer.Exit()
         # What is quick to check comes first, and the weights, which are slow to load, come last.
         text = _read_text(text, file)
         _check_target(out, "--out", (".wav",))
         if plot is not None:
             _check_target(plot, "--plot", PICTURE_SUFFIXES)
-        prompt = _read_voice(voice, voice_text)
         target_device = find_device(device)
         name = _find_model(model)
         processor = _load_processor(name)
-        preprocess_params = {**prompt, **given(language=language)}
+        preprocess_params = {**find_voice(processor, voice, voice_text), **given(language=language)}
         inputs = processor(text, **preprocess_params)
         speaker = _load_model(name).to(target_device)
 
-    seed = secrets.randbits(32) if seed is None else seed
     settings = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
+    is_drawn = _draws_noise(speaker, settings)
+    if not is_drawn and (seed is not None or voice == "random"):
+        note("at this temperature nothing is drawn: every seed, and `--voice random`, gives one and the same speech")
+    seed = secrets.randbits(32) if seed is None else seed
     bar = PatchProgress(_most_patches(speaker, inputs, settings))
     start = time.perf_counter()
     waveform, sampling_rate = _synthesize(speaker, processor, text, preprocess_params, settings, seed, bar)
     seconds = time.perf_counter() - start
     length = len(waveform) / sampling_rate
     if bar.num_patches == bar.most_patches:
-        note(f"the speech ran into its limit of {length:.2f} s and may be cut off or wrong; try another --seed")
+        remedy = "another --seed" if is_drawn else "a higher --temperature"
+        note(f"the speech ran into its limit of {length:.2f} s and may be cut off or wrong; try {remedy}")
 
     with exits_with_2(OSError):
         processor.save_audio(waveform, out, sampling_rate)
         typer.echo(
             f"{out}: {length:.2f} s of speech, made in {seconds:.2f} s "
-            f"(real-time factor {seconds / length:.3f}, seed {seed})"
+            f"(real-time factor {seconds / length:.3f}{f', seed {seed}' if is_drawn else ''})"
         )
         if plot is not None:
             _draw(waveform, sampling_rate, plot, title=text)
@@ -237,27 +252,6 @@ def _read_text(text: str | None, file: Path | None) -> str:
     if not words:
         raise ValueError(f"there is no text to speak in {source}")
     return " ".join(words)
-
-
-def _read_voice(voice: Path | None, voice_text: str | None) -> dict[str, Any]:
-    """What the processor takes for a voice: `prompt_audio` of shape `(num_samples,)`, its rate and its transcript."""
-    if voice is None and voice_text is None:
-        return {}
-    if voice_text is None or not voice_text.strip():
-        raise ValueError("`--voice` needs `--voice-text`, the words that are said in the recording")
-    if voice is None:
-        raise ValueError("`--voice-text` needs `--voice`, the recording in which it is said")
-    import soundfile
-
-    try:
-        audio, sampling_rate = soundfile.read(voice, dtype="float32", always_2d=True)  # (num_samples, num_channels)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"cannot read `{voice}` as audio: {error.error_string}") from error
-    if len(audio) == 0:
-        raise ValueError(f"`{voice}` holds no samples")
-    if audio.shape[1] > 1:
-        note(f"{voice} has {audio.shape[1]} channels; their mean is used")
-    return {"prompt_audio": audio.mean(axis=1), "prompt_text": voice_text.strip(), "sampling_rate": sampling_rate}
 
 
 def _check_target(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
@@ -359,6 +353,13 @@ def _synthesize(
     return waveform, output["sampling_rate"]
 
 
+def _draws_noise(speaker: "DiTARForTextToSpeech", settings: dict[str, Any]) -> bool:
+    """Whether a seed has an effect: a temperature near 0 may fall on the end of the grid of steps, as 0 does."""
+    config, scheduler = speaker.generation_config.merged(settings), speaker._build_scheduler(None)
+    scheduler.set_timesteps(config.num_inference_steps, temperature=config.temperature)
+    return scheduler.starts_from_noise or scheduler.renoise_index is not None
+
+
 def _most_patches(speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tensor"], settings: dict[str, Any]) -> int:
     """The limit of `generate`; of a prompt it depends only on the number of patches."""
     placeholders = inputs["input_ids"] == speaker.config.audio_patch_token_id
@@ -369,7 +370,7 @@ def _most_patches(speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tens
 
 
 def _draw(waveform: "np.ndarray", sampling_rate: int, path: Path, title: str) -> None:
-    from ditar_hf.modeling.processing_ditar import replacing
+    from ditar_hf.modeling.audio_files_ditar import replacing
     from ditar_hf.plotting import save_spectrogram
 
     try:

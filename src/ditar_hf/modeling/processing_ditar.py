@@ -1,27 +1,19 @@
 """Processor of DiTAR: text and voice prompts to model inputs."""
 
 import os
-import secrets
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from numbers import Integral
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
+from .audio_files_ditar import write_audio
 from .feature_extraction_ditar import DiTARFeatureExtractor, is_list_of_waveforms
+from .named_voices_ditar import NamedVoicesMixin
 from .normalization_ditar import check_text
 from .tokenization_ditar import PUNCTUATION_MARKS, WORD_BOUNDARY, DiTARTokenizer
-
-try:
-    import soundfile
-except ImportError:  # only `save_audio` needs it
-    soundfile = None
-
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+from .voices_ditar import RANDOM_VOICE, DiTARVoice, check_voices, names_of
 
 
 class DiTARBatchFeature(BatchFeature):
@@ -50,7 +42,15 @@ class DiTARBatchFeature(BatchFeature):
         return self
 
 
-class DiTARProcessor(ProcessorMixin):
+class _Prompt(NamedTuple):
+    """A prompt as it enters a row: samples of shape `(num_samples,)`, transcript, and the tokens of that."""
+
+    samples: np.ndarray
+    text: str
+    ids: list[int]
+
+
+class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
     """
     Turns text, and for voice cloning a recording with its transcript, into the inputs of DiTAR.
 
@@ -67,17 +67,29 @@ class DiTARProcessor(ProcessorMixin):
             `audio_bos_token` and an `audio_patch_token`.
         max_text_length (`int`, *optional*, defaults to 1000):
             The most text tokens (phones, spaces and punctuation) of a row, the transcript of the prompt included.
+        voices (`dict[str, DiTARVoice]`, *optional*):
+            Prompts that can be called by name; saved and loaded with the processor. [`~DiTARProcessor.add_voice`]
+            makes them of recordings.
+        default_voice (`str`, *optional*):
+            Which of them speaks if a call names no voice and brings no prompt. By default none: there is no prompt.
 
     Example:
 
     ```python
     >>> inputs = processor("Hello there.", prompt_audio=audio, prompt_text="What the voice says.", sampling_rate=24000)
     >>> output = model.generate(**inputs)
+    >>> processor.add_voice("ada", audio, 24000, "What the voice says.")
+    >>> inputs = processor("Hello there.", voice="ada")
     ```
     """
 
     def __init__(
-        self, feature_extractor: DiTARFeatureExtractor, tokenizer: DiTARTokenizer, max_text_length: int = 1000
+        self,
+        feature_extractor: DiTARFeatureExtractor,
+        tokenizer: DiTARTokenizer,
+        max_text_length: int = 1000,
+        voices: Mapping[str, DiTARVoice] | None = None,
+        default_voice: str | None = None,
     ):
         super().__init__(feature_extractor, tokenizer)
         control_tokens = ("pad_token", "audio_bos_token", "audio_patch_token")
@@ -94,7 +106,10 @@ class DiTARProcessor(ProcessorMixin):
             )
         if max_text_length < 1:
             raise ValueError(f"`max_text_length` must be positive, got {max_text_length}.")
+        check_voices({} if voices is None else voices, default_voice)
         self.max_text_length = max_text_length
+        self.voices = dict(voices or {})
+        self.default_voice = default_voice
 
     @property
     def model_input_names(self) -> list[str]:
@@ -116,6 +131,7 @@ class DiTARProcessor(ProcessorMixin):
         phonemize: bool | None = None,
         return_tensors: str | None = "pt",
         padding: bool = True,
+        voice: str | list[str | None] | None = None,
     ) -> BatchFeature:
         """
         Prepares one text or a batch of texts.
@@ -141,6 +157,11 @@ class DiTARProcessor(ProcessorMixin):
                 `"pt"`, `"np"`, or `None` for lists.
             padding (`bool`, *optional*, defaults to `True`):
                 Whether to pad all rows to the longest.
+            voice (`str` or `list[str]`, *optional*):
+                The name of one of `voices`, the same as its recording and transcript; one for all rows or a list with
+                one per row. `"random"` is no prompt at all, so that the model makes up a voice: another one each time
+                where the temperature is above 0, at 0 always the same for a text. Where none is named, `default_voice`
+                speaks, unless prompts are given.
 
         Returns:
             [`BatchFeature`] with
@@ -154,34 +175,34 @@ class DiTARProcessor(ProcessorMixin):
 
         Raises:
             ValueError: If a text has nothing to speak or is too long, a prompt lacks its audio or its text, the
-                numbers of rows differ, or the tokenizer or the feature extractor refuses what it gets.
+                numbers of rows differ, `voice` is no name or comes with a prompt, or the tokenizer or the feature
+                extractor refuses what it gets.
         """
         texts = [text] if isinstance(text, str) else text
         if not isinstance(texts, (list, tuple)) or not texts:
             raise ValueError(f"`text` must be a string or a list of strings with at least one entry, got {text!r}.")
-        voices = _rows_of("prompt_audio", prompt_audio, is_list_of_waveforms(prompt_audio), len(texts))
-        transcripts = _rows_of("prompt_text", prompt_text, isinstance(prompt_text, (list, tuple)), len(texts))
+        if prompt_audio is None and prompt_text is None:
+            prompts = self._named_prompts(voice, len(texts))
+        elif voice is None:
+            prompts = self._given_prompts(prompt_audio, prompt_text, sampling_rate, language, phonemize, len(texts))
+        else:
+            raise ValueError(f"`voice` is {voice!r}, but a prompt is passed as well. Pass one of them.")
 
-        rows, prompts = [], []
-        for index, (target, voice, transcript) in enumerate(zip(texts, voices, transcripts, strict=True)):
-            if (voice is None) != (transcript is None):
-                raise ValueError(_half_a_prompt(index, has_audio=voice is not None))
-            ids = self._text_ids(target, f"text[{index}]", language, phonemize)
-            prompt = None
-            if voice is not None:
-                transcript_ids = self._text_ids(transcript, f"prompt_text[{index}]", language, phonemize)
-                ids = self._joined_ids(transcript, transcript_ids, target, ids)
-                prompt = self._prompt(voice, sampling_rate, f"prompt_audio[{index}]")
-            self._check_length(len(ids), index, has_prompt=voice is not None)
-            num_patches = 0 if prompt is None else len(prompt) // self.feature_extractor.patch_length
+        rows = []
+        for index, (target, prompt) in enumerate(zip(texts, prompts, strict=True)):
+            ids, num_patches = self._text_ids(target, f"text[{index}]", language, phonemize), 0
+            if prompt is not None:
+                ids = self._joined_ids(prompt.text, prompt.ids, target, ids)
+                num_patches = len(prompt.samples) // self.feature_extractor.patch_length
+            self._check_length(len(ids), index, has_prompt=prompt is not None)
             rows.append(
                 [*ids, self.tokenizer.audio_bos_token_id, *[self.tokenizer.audio_patch_token_id] * num_patches]
             )
-            prompts.append(prompt)
 
         data = dict(self.tokenizer.pad({"input_ids": rows}, padding=padding, return_attention_mask=True))
         if any(prompt is not None for prompt in prompts):
-            data |= self.feature_extractor.pad_prompts(prompts, padding=padding)
+            samples = [None if prompt is None else prompt.samples for prompt in prompts]
+            data |= self.feature_extractor.pad_prompts(samples, padding=padding)
         return DiTARBatchFeature(data, tensor_type=return_tensors)
 
     def tokenize_text(self, text: str, language: str | None = None, phonemize: bool | None = None) -> list[int]:
@@ -229,20 +250,7 @@ class DiTARProcessor(ProcessorMixin):
             OSError: If the file cannot be written.
             ImportError: If `soundfile` is not installed.
         """
-        if soundfile is None:
-            raise ImportError("Audio is written by `soundfile`, which is not installed: `pip install soundfile`.")
-        path = Path(path)
-        if path.suffix.lower() not in AUDIO_SUFFIXES:
-            raise ValueError(f"`path` must end in one of {', '.join(AUDIO_SUFFIXES)}, got {str(path)!r}.")
-        rate = self.feature_extractor.sampling_rate if sampling_rate is None else sampling_rate
-        if isinstance(rate, bool) or not isinstance(rate, Integral) or rate < 1:
-            raise ValueError(f"`sampling_rate` must be a positive whole number of hertz, got {rate!r}.")
-        samples = _checked_samples(audio)
-        try:
-            with replacing(path) as partial:
-                soundfile.write(partial, samples, int(rate))
-        except soundfile.LibsndfileError as error:
-            raise OSError(f"cannot write {str(path)!r} at {rate} Hz: {error.error_string}") from error
+        write_audio(audio, path, self.feature_extractor.sampling_rate if sampling_rate is None else sampling_rate)
 
     def _text_ids(self, text: str, name: str, language: str | None, phonemize: bool | None) -> list[int]:
         if not isinstance(text, str):
@@ -271,22 +279,69 @@ class DiTARProcessor(ProcessorMixin):
         # letters are joined first, as in a text that is read in one go: many tokens begin with a space
         return self.tokenize_text(f"{transcript} {text}")
 
-    def _prompt(self, voice: Any, sampling_rate: int | None, name: str) -> np.ndarray:
-        if isinstance(voice, Mapping):
-            if not {"array", "sampling_rate"} <= voice.keys():
-                raise ValueError(f"`{name}` is a dictionary without `array` or `sampling_rate`: {sorted(voice)}.")
-            if sampling_rate not in (None, voice["sampling_rate"]):
+    def _named_prompts(self, voice: Any, num_rows: int) -> list[_Prompt | None]:
+        """Prompts of the voices that a call names, or of the default one."""
+        prompts = []
+        for name in _rows_of("voice", voice, isinstance(voice, (list, tuple)), num_rows):
+            name = self.default_voice if name is None else name
+            if name in (None, RANDOM_VOICE):
+                prompts.append(None)
+                continue
+            if not isinstance(name, str) or name not in self.voices:
                 raise ValueError(
-                    f"`{name}` has the sampling rate {voice['sampling_rate']}, but `sampling_rate` is {sampling_rate}."
-                    " Leave `sampling_rate` out."
+                    f"`voice` is {name!r}, but {names_of(self.voices)}. Pass a name, or {RANDOM_VOICE!r} for one that"
+                    " the model makes up; `add_voice` adds one of a recording."
                 )
-            voice, sampling_rate = voice["array"], voice["sampling_rate"]
-        elif isinstance(voice, (str, bytes, os.PathLike)):
+            known = self.voices[name]
+            if known.phonemes is None or not self.reads_phonemes:
+                ids = self._text_ids(known.text, f"voices[{name!r}].text", None, None)
+            else:
+                ids = self._text_ids(known.phonemes, f"voices[{name!r}].phonemes", None, False)
+            samples = self._prompt_samples(known.audio, known.sampling_rate, f"voices[{name!r}].audio")
+            prompts.append(_Prompt(samples, known.text, ids))
+        return prompts
+
+    def _given_prompts(
+        self,
+        prompt_audio: Any,
+        prompt_text: Any,
+        sampling_rate: int | None,
+        language: str | None,
+        phonemize: bool | None,
+        num_rows: int,
+    ) -> list[_Prompt | None]:
+        """Prompts of the recordings that a call brings."""
+        recordings = _rows_of("prompt_audio", prompt_audio, is_list_of_waveforms(prompt_audio), num_rows)
+        transcripts = _rows_of("prompt_text", prompt_text, isinstance(prompt_text, (list, tuple)), num_rows)
+        prompts = []
+        for index, (recording, transcript) in enumerate(zip(recordings, transcripts, strict=True)):
+            if (recording is None) != (transcript is None):
+                raise ValueError(_half_a_prompt(index, has_audio=recording is not None))
+            if recording is None:
+                prompts.append(None)
+                continue
+            ids = self._text_ids(transcript, f"prompt_text[{index}]", language, phonemize)
+            samples = self._prompt_samples(recording, sampling_rate, f"prompt_audio[{index}]")
+            prompts.append(_Prompt(samples, transcript, ids))
+        return prompts
+
+    def _prompt_samples(self, recording: Any, sampling_rate: int | None, name: str) -> np.ndarray:
+        """A recording as a prompt, of shape `(num_samples,)`."""
+        if isinstance(recording, Mapping):
+            if not {"array", "sampling_rate"} <= recording.keys():
+                raise ValueError(f"`{name}` is a dictionary without `array` or `sampling_rate`: {sorted(recording)}.")
+            if sampling_rate not in (None, recording["sampling_rate"]):
+                raise ValueError(
+                    f"`{name}` has the sampling rate {recording['sampling_rate']}, but `sampling_rate` is"
+                    f" {sampling_rate}. Leave `sampling_rate` out."
+                )
+            recording, sampling_rate = recording["array"], recording["sampling_rate"]
+        elif isinstance(recording, (str, bytes, os.PathLike)):
             raise ValueError(
                 f"`{name}` is a path or bytes. Read the file first, for example with `soundfile.read(path)`, and pass"
                 " the samples and their `sampling_rate`."
             )
-        return self.feature_extractor.prepare_prompt(voice, sampling_rate, name)
+        return self.feature_extractor.prepare_prompt(recording, sampling_rate, name)
 
     def _check_length(self, num_tokens: int, index: int, has_prompt: bool):
         if num_tokens > self.max_text_length:
@@ -295,44 +350,6 @@ class DiTARProcessor(ProcessorMixin):
                 f"`text[{index}]`{with_prompt} has {num_tokens} tokens, more than the {self.max_text_length} of"
                 " `max_text_length`. Split it into sentences and speak them one after the other."
             )
-
-
-@contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[Path]:
-    """
-    Writes a file all or not at all, as a context manager: a failure leaves an older file as it was.
-
-    Args:
-        path (`str` or `os.PathLike`): The file to write or to replace.
-
-    Yields:
-        `Path`: Where to write instead, beside `path` and with its suffix; takes its place if all went well.
-
-    Raises:
-        OSError: If the written file cannot take the place of `path`.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}.partial{path.suffix}")
-    try:
-        yield partial
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _checked_samples(audio: Any) -> np.ndarray:
-    """The samples of one waveform in float32."""
-    samples = audio.detach().cpu().float().numpy() if hasattr(audio, "detach") else np.asarray(audio, np.float32)
-    if samples.ndim != 1 or not samples.size:
-        raise ValueError(
-            f"`audio` must have shape (num_samples,) and hold a sample, got {samples.shape}. Pass one row of a batch."
-        )
-    if not np.isfinite(samples).all():
-        raise ValueError("`audio` holds NaN or infinite samples. Look for their cause in the model that made it.")
-    peak = np.abs(samples).max()
-    if peak > 1:
-        raise ValueError(f"`audio` must lie in [-1, 1], but peaks at {peak:g}. Divide it by its peak.")
-    return samples
 
 
 def _rows_of(name: str, value: Any, is_list: bool, num_rows: int) -> list:
