@@ -11,8 +11,6 @@ import typer
 from .cli_common import exits_with_2, find_device, given, note
 
 if TYPE_CHECKING:
-    from datasets import Dataset, IterableDataset
-
     from ditar_hf import DiTARVAE
 
     from .evaluation.vae_metrics import Clip, UnusableClip
@@ -175,7 +173,7 @@ def evaluate_vae(
         from .evaluation.vae_evaluation import evaluate_vae as evaluate
         from .evaluation.word_error import load_recognizer
         from .modeling.loss_ditar_vae import limit_bandwidth
-        from .training.data import AudioSource
+        from .training.data import AudioSource, spread_rows
 
         of_source = given(
             format=format,
@@ -187,7 +185,8 @@ def evaluate_vae(
         )
         with vae_report.new_folder(out) as folder:
             target_device = find_device(device)
-            rows = _spread_rows(AudioSource(data, streaming=streaming, **of_source).read(), max_clips)
+            rows = AudioSource(data, streaming=streaming, **of_source).read()
+            rows = rows if max_clips is None else spread_rows(rows, max_clips)
             try:
                 recognize = None if asr is None else load_recognizer(asr, str(target_device))
             except NotMeasuredError as error:
@@ -211,16 +210,6 @@ def evaluate_vae(
     if writer.no_pictures is not None:
         note(f"no pictures: {writer.no_pictures}")
     typer.echo(f"{out}: the report, in report.md and report.json")
-
-
-def _spread_rows(rows: "Dataset | IterableDataset", max_clips: int | None) -> "Iterable[dict[str, Any]]":
-    if max_clips is None:
-        return rows
-    if not hasattr(rows, "select"):
-        return rows.take(max_clips)
-    # the first ones would be one speaker's
-    num_clips = min(max_clips, len(rows))
-    return rows.select([index * len(rows) // num_clips for index in range(num_clips)])
 
 
 def _read_clips(

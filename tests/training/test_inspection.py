@@ -11,10 +11,10 @@ from datasets import IterableDataset
 from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer
 from ditar_hf.training import filters
 from ditar_hf.training.audio import decode_audio, segment_of
-from ditar_hf.training.data import AudioSource
+from ditar_hf.training.data import AudioSource, spread_rows
 from ditar_hf.training.examples import ExampleArguments, ExampleMaker
 from ditar_hf.training.filters import FilterArguments
-from ditar_hf.training.inspection import QUANTILES, group_reason, inspect_source, spread_rows
+from ditar_hf.training.inspection import QUANTILES, group_reason, inspect_source
 from ditar_hf.training.schema import EXAMPLE_FEATURES, make_example
 
 # recordings of the fixtures are short, and their texts long for them

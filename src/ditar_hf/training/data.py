@@ -193,3 +193,20 @@ READERS: dict[str, Callable[[AudioSource], Any]] = {
     "libriheavy": read_libriheavy,
     "datasets": read_dataset,
 }
+
+
+def spread_rows(rows: Dataset | IterableDataset, num_rows: int) -> Dataset | IterableDataset:
+    """
+    Some rows: of a table, spread over all of it, because the first ones are often one speaker's.
+
+    Args:
+        rows (`datasets.Dataset` or `datasets.IterableDataset`): All rows.
+        num_rows (`int`): Rows wanted.
+
+    Returns:
+        The same kind: so many rows, or all if there are fewer; of a stream, the first ones.
+    """
+    if isinstance(rows, IterableDataset):
+        return rows.take(num_rows)
+    num_rows = min(num_rows, len(rows))
+    return rows.select([index * len(rows) // num_rows for index in range(num_rows)])

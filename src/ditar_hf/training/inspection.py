@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from datasets import Dataset, IterableDataset
+from datasets import Dataset
 from transformers.utils import logging
 
 from ..modeling.processing_ditar import DiTARProcessor
 from .audio import decode_audio, segment_of
-from .data import AudioSource
+from .data import AudioSource, spread_rows
 from .examples import UNUSABLE, ExampleArguments, ExampleMaker, UnusableRowError, measure_seconds
 from .filters import FilterArguments
 
@@ -277,23 +277,6 @@ def group_reason(reason: str) -> str:
         `str`: What stands before the first colon or parenthesis, with `…` in the place of numbers.
     """
     return re.sub(r"\d+(?:\.\d+)?", "…", re.split(r"[:(]", reason, maxsplit=1)[0].strip())
-
-
-def spread_rows(rows: Dataset | IterableDataset, num_rows: int) -> Dataset | IterableDataset:
-    """
-    Some rows: of a table, spread over all of it, because the first ones are often one speaker's.
-
-    Args:
-        rows (`datasets.Dataset` or `datasets.IterableDataset`): All rows.
-        num_rows (`int`): Rows wanted.
-
-    Returns:
-        The same kind: so many rows, or all if there are fewer; of a stream, the first ones.
-    """
-    if isinstance(rows, IterableDataset):
-        return rows.take(num_rows)
-    num_rows = min(num_rows, len(rows))
-    return rows.select([index * len(rows) // num_rows for index in range(num_rows)])
 
 
 def _quantiles(values: array) -> dict[str, float] | None:
