@@ -1,5 +1,6 @@
 """`ditar train`: every way to train and to fine-tune, each by its own example file, and how it ends on bad input."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -125,7 +126,11 @@ def test_a_new_language(shortened, model, speech, tmp_path, lora):
     if lora is None:
         assert DiTARForTextToSpeech.from_pretrained(out).config.lm_config.vocab_size >= len(new)
         assert speaks(out)
-    train(file, *options, "--resume", code=2)  # it is finished
+    before = (out / ("model" if lora is None else "adapter_model")).with_suffix(".safetensors").read_bytes()
+    train(file, *options, "--resume")  # it is finished, and gives its model again
+    assert before == (out / ("model" if lora is None else "adapter_model")).with_suffix(".safetensors").read_bytes()
+    other = ["--model", model, "--data", speech, "--language", "fr", "--new-language", "fr", "--out", out]
+    assert "`new_language` was de, is fr" in train(file, *other, "--resume", code=2).output
 
 
 @pytest.fixture
@@ -173,12 +178,51 @@ def test_from_scratch_with_a_vocabulary_of_the_data(vae, speech, tmp_path):
     assert speaks(tmp_path / "run")
 
 
+@pytest.mark.parametrize("text", [None, "bpe", "phonemes"])
+def test_a_fresh_model_is_resumed_bit_for_bit(shortened, text_lm, vae, speech, tmp_path, text):
+    blocks = {"encoder_config": TINY_BLOCKS, "locdit_config": TINY_BLOCKS}
+    options = ["--vae", vae, "--data", speech]
+    if text is None:
+        blocks["lm_config"] = TINY_BLOCKS
+    else:
+        options += ["--lm", text_lm]
+    fields = {"config": blocks, "text": text or "phonemes", "training": {"lr_scheduler_type": "constant"}}
+    longer = {**fields, "training": {**fields["training"], "max_steps": 4}}
+    train(shortened("train/from_text_lm", **longer), *options, "--out", tmp_path / "whole")
+    train(shortened("train/from_text_lm", **fields), *options, "--out", tmp_path / "broken")
+    train(shortened("train/from_text_lm", **longer), *options, "--out", tmp_path / "broken", "--resume")
+    whole, broken = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "broken"))
+    assert all(torch.equal(broken[name], value) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
+def test_another_model_is_not_trained_on(shortened, model, speech, tmp_path, lora):
+    other = tmp_path / "other"
+    changed = DiTARForTextToSpeech.from_pretrained(model)
+    with torch.no_grad():
+        changed.stop_head.weight += 1
+    changed.save_pretrained(other)
+    DiTARProcessor.from_pretrained(model).save_pretrained(other)
+    out = ["--data", speech, "--out", tmp_path / "run"]
+    train(shortened("finetune/voice", lora=lora), "--model", model, *out)
+    file = shortened("finetune/voice", lora=lora, training={"max_steps": 4})
+    result = train(file, "--model", other, *out, "--resume", code=2)
+    assert "`weights` was" in result.output
+
+
+def test_rows_without_a_language_are_not_read_as_the_old_one(shortened, model, speech, tmp_path):
+    options = ["--model", model, "--data", speech, "--new-language", "de", "--out", tmp_path / "run"]
+    file = shortened("finetune/language", training={"lr_scheduler_kwargs": {"num_decay_steps": 1}})
+    assert "states no language" in train(file, *options, code=2).output
+
+
 @pytest.mark.parametrize(
     "fields, options, message",
     [
         ({"batchs": {}}, [], "did you mean `batches`?"),
         ({"training": {"learning_rat": 1}}, [], "did you mean `learning_rate`?"),
         ({"training": {"learning_rate": "fast"}}, [], "could not convert string to float"),
+        ({"filters": {"min_seconds": 1}, "data": [], "latents": [{"path": "x"}]}, [], "`filters` are for `data`"),
         ({"vae": "x"}, [], "`vae` is given with `model`"),
         ({"text": "bpe"}, [], "name it as `lm`"),
         ({}, ["--data", "nowhere"], "there is no folder nowhere"),
@@ -194,14 +238,16 @@ def test_bad_input_is_one_line(shortened, model, speech, tmp_path, fields, optio
     assert not find_checkpoints(tmp_path / "run")
 
 
-def test_sigterm_ends_it_with_a_checkpoint_and_a_code(shortened, model, speech, tmp_path):
+def test_sigterm_to_all_its_processes_ends_it_with_a_checkpoint_and_a_code(shortened, model, speech, tmp_path):
     out = tmp_path / "run"
-    endless = shortened("finetune/voice", training={"max_steps": 100_000, "save_steps": 100_000})
+    training = {"max_steps": 100_000, "save_steps": 100_000, "num_loader_workers": 1}
+    endless = shortened("finetune/voice", training=training)
     options = ["--model", str(model), "--data", str(speech), "--out", str(out)]
     command = [sys.executable, "-m", "ditar_hf.cli", "train", str(endless), *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, start_new_session=True, **pipes) as process:
         process.stdout.readline()  # a step is done
-        process.send_signal(signal.SIGTERM)
+        os.killpg(process.pid, signal.SIGTERM)
         _, errors = process.communicate()
     assert process.returncode == 143, errors
     assert "go on with --resume" in errors

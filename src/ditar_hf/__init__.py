@@ -18,6 +18,8 @@ from .modeling.modeling_ditar_vae import DiTARVAE
 from .modeling.processing_ditar import DiTARProcessor
 from .modeling.scheduling_ditar import DiTARScheduler
 from .modeling.tokenization_ditar import DiTARTokenizer
+from .modeling.voices_ditar import DiTARVoice
+from .pipelines.pipeline_ditar import DiTARTextToSpeechPipeline
 
 __version__ = "0.1.0"
 
@@ -39,8 +41,10 @@ __all__ = [
     "DiTARPreTrainedModel",
     "DiTARProcessor",
     "DiTARScheduler",
+    "DiTARTextToSpeechPipeline",
     "DiTARTokenizer",
     "DiTARTransformerConfig",
     "DiTARVAE",
     "DiTARVAEConfig",
+    "DiTARVoice",
 ]

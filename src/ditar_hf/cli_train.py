@@ -10,7 +10,7 @@ from .cli_common import exits_with_2, given
 EXAMPLES = """
 Examples:
 
-ditar train examples/train/librispeech.yaml
+ditar train examples/train/emilia.yaml --vae path/to/vae
 
 ditar train examples/finetune/voice.yaml --model hub_cards/ditar-tiny-en --data my_voice --out runs/my_voice
 
@@ -67,8 +67,10 @@ def train(
         trainer.train(resume_from_checkpoint=resume)
     if trainer.was_stopped:
         typer.echo(f"{trainer.folder}: stopped by SIGTERM, go on with --resume", err=True)
+        trainer.accelerator.end_training()  # processes that leave their group standing may abort
         raise typer.Exit(STOPPED_BY_SIGTERM)
-    trainer.save_model()
+    with exits_with_2(OSError):
+        trainer.save_model()
     if trainer.is_world_process_zero():
         typer.echo(f"{trainer.folder}: the trained model")
     trainer.accelerator.end_training()

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 from ditar_hf import DiTARFeatureExtractor, DiTARProcessor, DiTARTokenizer
 from ditar_hf.training.audio import UnusableAudioError
 from ditar_hf.training.batches import BatchArguments, TokenBudgetBatches, WeightedRows
-from ditar_hf.training.examples import ExampleMaker
+from ditar_hf.training.examples import ExampleArguments, ExampleMaker
+from ditar_hf.training.filters import FilterArguments
+from ditar_hf.training.schema import EXAMPLE_FEATURES, make_example
 
 PROCESSOR = DiTARProcessor(DiTARFeatureExtractor(), DiTARTokenizer.from_phonemes(list("abdefɡhijklmnop")))
 
@@ -95,6 +97,34 @@ def test_what_is_longer_than_the_budget_is_named_and_the_rest_is_used():
     assert "source: row-7" in rejected  # twelve patches, twelve phones and one
     assert all("more than `max_positions` (20)" in reason for reason in rejected.values())
     assert {i for batch in batches for i in batch["ids"]}.isdisjoint(name.split(": ")[1] for name in rejected)
+
+
+def speech_rows(encode_speech, languages):
+    """Rows of audio in these languages."""
+    audio = encode_speech(0.5)
+    return Dataset.from_list(
+        [
+            make_example(f"row-{index}", content=audio, text="be a big dog", language=language)
+            for index, language in enumerate(languages)
+        ],
+        features=EXAMPLE_FEATURES,
+    )
+
+
+def make_filtered(rows):
+    maker = ExampleMaker(PROCESSOR, ExampleArguments(max_unknown_tokens=100), FilterArguments(languages=["en"]))
+    return TokenBudgetBatches([WeightedRows("source", rows)], maker, BatchArguments(60, 4))
+
+
+def test_rows_that_the_filters_leave_out_are_counted_however_many_they_are(encode_speech):
+    batches = take(make_filtered(speech_rows(encode_speech, ["de"] * 1500 + ["en"] * 4)), 4)
+    assert {i for batch in batches for i in batch["ids"]} <= {f"row-{index}" for index in range(1500, 1504)}
+    assert sum(batch["num_left_out"] for batch in batches) > 1000 and not batches[0]["rejected"]
+
+
+def test_filters_that_leave_nothing_end_with_a_reason(encode_speech):
+    with pytest.raises(UnusableAudioError, match="`filters` leave out all rows; the last one is source: row-"):
+        next(iter(make_filtered(speech_rows(encode_speech, ["de"] * 3))))
 
 
 def test_a_budget_smaller_than_every_example_ends_with_a_reason():

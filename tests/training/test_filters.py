@@ -60,6 +60,13 @@ def test_lengths_stated_and_found():
     assert fault(arguments, duration_seconds=None) is None
 
 
+def test_a_text_that_leaves_out_what_is_said():
+    arguments = FilterArguments(min_characters_per_second=1.0)
+    assert fault(arguments, text="Three words here.", duration_seconds=17.0) is None
+    assert fault(arguments, text="Three words here.", duration_seconds=17.1) == filters.TEXT_TOO_SHORT
+    assert fault(FilterArguments(min_characters_per_second=None), text="No.", duration_seconds=1000.0) is None
+
+
 def test_a_text_that_nobody_can_say_in_that_time():
     arguments = FilterArguments(max_characters_per_second=20.0)
     assert fault(arguments, duration_seconds=0.5) is None
@@ -79,6 +86,7 @@ def test_rows_of_tar_files_are_judged_as_they_state(tmp_path, put_tar, emilia, y
         **yodas(5, duration=1.0, text=" "),
         **emilia(6, duration=1.0, dnsmos=2.0),
         **yodas(7, duration=0.1, dnsmos=4.0),
+        **yodas(8, duration=20.0, dnsmos=4.0),
     }
     rows = AudioSource(str(put_tar(tmp_path / "0.tar", members))).read()
     arguments = FilterArguments(languages=["en"], min_dnsmos=3.3, max_seconds=30.0)
@@ -91,12 +99,13 @@ def test_rows_of_tar_files_are_judged_as_they_state(tmp_path, put_tar, emilia, y
         filters.NO_TEXT,
         filters.LOW_DNSMOS,
         filters.TEXT_TOO_LONG,
+        filters.TEXT_TOO_SHORT,
     ]
 
 
 def test_reasons_are_different_words():
     reasons = [value for name, value in vars(filters).items() if name.isupper()]
-    assert len(set(reasons)) == len(reasons) == 9
+    assert len(set(reasons)) == len(reasons) == 10
 
 
 @pytest.mark.parametrize(

@@ -43,8 +43,8 @@ class DiTARAlignmentHead(nn.Module):
             `torch.Tensor` of shape `()`: sum of both cross-entropies, means over labelled states; 0 without any.
         """
         row, position = (alignment_targets != IGNORE_INDEX).nonzero(as_tuple=True)
-        if not len(row):
-            return hidden_states.new_zeros((), dtype=torch.float32)
+        if not len(row):  # 0, and still part of the graph, as processes that train together expect
+            return sum(parameter.float().sum() for parameter in self.parameters()) * 0.0
         label = alignment_targets[row, position]  # (M,)
         states = hidden_states[row, position]  # (M, H)
         keys = self.key_proj(hidden_states)[row]  # (M, S, C)

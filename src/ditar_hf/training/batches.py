@@ -10,7 +10,7 @@ lose the rows that it holds.)
 import itertools
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch.utils.data import IterableDataset as TorchIterableDataset
@@ -18,7 +18,7 @@ from torch.utils.data import get_worker_info
 
 from .audio import UnusableAudioError
 from .collator import DiTARDataCollator
-from .examples import UNUSABLE, ExampleMaker, Outline, UnusableRowError
+from .examples import UNUSABLE, ExampleMaker, LeftOutError, Outline, UnusableRowError
 from .row_readers import RowReader, Rows, make_reader
 
 MOST_FAILURES = 1000  # unusable rows in a row after which there is nothing to train on
@@ -79,12 +79,14 @@ class TokenBudgetBatches(TorchIterableDataset):
 
     Yields:
         `dict` of what [`DiTARDataCollator`] gives, and `position`, `ids` (`list[str]`), `seed` (`int`, for the noise
-        of this batch) and `rejected`, a dict from the names of unusable rows to why, of this batch alone. A worker of
-        a loader that cannot go on gives `{"error": message}`, since an exception would lose its message on the way.
+        of this batch); and since the batch before, `rejected`, a dict from the names of unusable rows to why, and
+        `num_left_out`, how many more the filters left out. A worker of a loader that cannot go on gives `{"error":
+        message}`, since an exception would lose its message on the way.
 
     Raises:
         ValueError: If there is no source.
-        UnusableAudioError: When it is read, if a thousand rows in a row cannot be used, or a source has none.
+        UnusableAudioError: When it is read, if a thousand rows in a row cannot be used, or a source has none, or none
+            that the filters take.
     """
 
     def __init__(
@@ -123,47 +125,52 @@ class TokenBudgetBatches(TorchIterableDataset):
             make_reader(source.rows, source.name, f"{self.seed}-{index}", self.rank, self.world_size, state)
             for index, (source, state) in enumerate(zip(self.sources, position["sources"], strict=True))
         ]
-        first_batch, failures, rejected = position["batch"], 0, {}
+        first_batch, rejected = position["batch"], Rejected()
         for window in itertools.count(position["window"]):
             states = [reader.state() for reader in readers]
             batches = self._pack(self._read_window(window, readers, rejected), self._random("batches", window))
             for number in range(first_batch, len(batches)):
                 batch = self._collate(batches[number], rejected)
-                failures = 0 if batch else failures + len(batches[number])
-                if failures >= MOST_FAILURES:
-                    raise UnusableAudioError(_nothing_left(rejected))
                 if batch:
                     yield {
                         **batch,
                         "position": {"window": window, "batch": number + 1, "sources": states},
                         "seed": self._random("noise", window, number).getrandbits(63),
-                        "rejected": rejected,
+                        "rejected": rejected.reasons,
+                        "num_left_out": rejected.num_left_out,
                     }
-                    rejected = {}
+                    rejected = Rejected()
             first_batch = 0
 
     def _random(self, *key: Any) -> random.Random:
         return random.Random("-".join(map(str, (self.seed, self.rank, *key))))
 
-    def _read_window(self, window: int, readers: list[RowReader], rejected: dict[str, str]) -> list[Outline]:
+    def _read_window(self, window: int, readers: list[RowReader], rejected: "Rejected") -> list[Outline]:
         """Outlines of the next rows, each source as often as its weight says."""
-        rng, outlines, failures = self._random("window", window), [], 0
-        weights = [source.weight for source in self.sources]
+        rng, outlines, num_failures = self._random("window", window), [], 0
+        weights, epochs = [source.weight for source in self.sources], [reader.epoch for reader in readers]
         while len(outlines) < self.arguments.window_rows:
             index = rng.choices(range(len(readers)), weights)[0]
             row = next(readers[index])
+            name = f"{self.sources[index].name}: {row['id']}"
             try:
-                outlines.append(self._outline(row))
-                failures = 0
+                outlines.append(self._outline(row, name))
+                epochs[index], num_failures = readers[index].epoch, 0
+            except LeftOutError as error:
+                rejected.num_left_out += 1
+                if readers[index].epoch > epochs[index] + 1:
+                    raise UnusableAudioError(
+                        f"`filters` leave out all rows; the last one is {name}: {error}."
+                    ) from error
             except UNUSABLE as error:
-                rejected[f"{self.sources[index].name}: {row['id']}"] = str(error)
-                failures += 1
-                if failures >= MOST_FAILURES:
-                    raise UnusableAudioError(_nothing_left(rejected)) from error
+                rejected.reasons[name] = str(error)
+                num_failures += 1
+                _refuse_to_go_on(num_failures, name, error)
         return outlines
 
-    def _outline(self, row: Mapping[str, Any]) -> Outline:
+    def _outline(self, row: Mapping[str, Any], name: str) -> Outline:
         outline = self.maker.outline(row)
+        outline.name = name
         if outline.num_positions > self.arguments.max_positions:
             raise UnusableRowError(
                 f"its {outline.num_positions} positions are more than `max_positions` ({self.arguments.max_positions})"
@@ -181,19 +188,39 @@ class TokenBudgetBatches(TorchIterableDataset):
         rng.shuffle(batches)
         return batches
 
-    def _collate(self, outlines: list[Outline], rejected: dict[str, str]) -> dict[str, Any] | None:
+    def _collate(self, outlines: list[Outline], rejected: "Rejected") -> dict[str, Any] | None:
         """The batch of those outlines whose audio can be used; `None` if there is none."""
         examples = []
         for outline in outlines:
             try:
                 examples.append(self.maker.complete(outline))
             except UNUSABLE as error:
-                rejected[str(outline.row["id"])] = str(error)
+                rejected.reasons[outline.name] = str(error)
+                rejected.num_in_a_row += 1
+                _refuse_to_go_on(rejected.num_in_a_row, outline.name, error)
         if not examples:
             return None
         return {**self.collator(examples), "ids": [example["id"] for example in examples]}
 
 
-def _nothing_left(rejected: Mapping[str, str]) -> str:
-    name, reason = list(rejected.items())[-1]
-    return f"`data`: {MOST_FAILURES} rows one after the other cannot be used. The last one is {name}: {reason}."
+@dataclass
+class Rejected:
+    """
+    Rows that could not be used since the last batch.
+
+    Args:
+        reasons (`dict[str, str]`, *optional*): Why, by their names.
+        num_left_out (`int`, *optional*, defaults to 0): Others, which the filters left out.
+        num_in_a_row (`int`, *optional*, defaults to 0): Those whose audio could not be used.
+    """
+
+    reasons: dict[str, str] = field(default_factory=dict)
+    num_left_out: int = 0
+    num_in_a_row: int = 0
+
+
+def _refuse_to_go_on(num_failures: int, name: str, error: Exception):
+    if num_failures >= MOST_FAILURES:
+        raise UnusableAudioError(
+            f"`data`: {MOST_FAILURES} rows one after the other cannot be used. The last one is {name}: {error}."
+        ) from error

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,20 @@ def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any,
     else:
         return [] if old == new else [(name, old, new)]
     return [difference for place, before, after in places for difference in differing_fields(before, after, place)]
+
+
+def move_files(partial: Path, folder: Path):
+    """
+    Moves a saved model to its place, configurations last: where they are, all is there.
+
+    Args:
+        partial (`Path`): Folder that holds it, and is removed.
+        folder (`Path`): Where it goes.
+    """
+    late = ("config.json", "adapter_config.json")
+    for file in sorted(partial.rglob("*"), key=lambda file: file.name in late):
+        if file.is_file():
+            target = folder / file.relative_to(partial)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(file, target)
+    shutil.rmtree(partial)

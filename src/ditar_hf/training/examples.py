@@ -17,6 +17,10 @@ class UnusableRowError(ValueError):
     """A row that cannot be learnt from, for another reason than its audio; the message says why."""
 
 
+class LeftOutError(UnusableRowError):
+    """A row that the filters leave out; the message is one of their reasons."""
+
+
 UNUSABLE = (UnusableRowError, UnusableAudioError)
 
 
@@ -26,9 +30,6 @@ class ExampleArguments:
     How rows become examples, and which do not.
 
     Args:
-        min_tokens_per_second (`float`, *optional*, defaults to 3.0):
-            Rows with less text for their speech are left out: part of what is said is not written. English has about
-            17, spaces included.
         max_unknown_tokens (`int`, *optional*, defaults to 0):
             Rows with more tokens outside the vocabulary are left out.
         trim_margin_seconds (`float`, *optional*, defaults to 0.1):
@@ -41,15 +42,12 @@ class ExampleArguments:
         ValueError: If a value is out of its range.
     """
 
-    min_tokens_per_second: float = 3.0
     max_unknown_tokens: int = 0
     trim_margin_seconds: float | None = 0.1
     trim_threshold_decibels: float = -40.0
     min_sampling_rate: int = MIN_SAMPLING_RATE
 
     def __post_init__(self):
-        if not self.min_tokens_per_second >= 0:
-            raise ValueError(f"`min_tokens_per_second` is {self.min_tokens_per_second}: it must not be negative.")
         if self.trim_margin_seconds is not None and not self.trim_margin_seconds >= 0:
             raise ValueError(f"`trim_margin_seconds` is {self.trim_margin_seconds}: it must not be negative.")
         if not self.trim_threshold_decibels < 0:
@@ -67,11 +65,13 @@ class Outline:
         row (`Mapping`): The row it comes from.
         input_ids (`list[int]`): Tokens of its text.
         num_positions (`int`): Positions of the language model that it takes, at most.
+        name (`str`, *optional*, defaults to `""`): Of the row, for messages.
     """
 
     row: Mapping[str, Any]
     input_ids: list[int]
     num_positions: int
+    name: str = ""
 
 
 class ExampleMaker:
@@ -106,8 +106,8 @@ class ExampleMaker:
             [`Outline`].
 
         Raises:
-            UnusableRowError: If there is no text, it cannot be made into phones, it is too short for its speech, or
-                the filters leave the row out.
+            LeftOutError: If the filters leave the row out.
+            UnusableRowError: If its text cannot be made into tokens.
             UnusableAudioError: If there is no speech.
         """
         extractor = self.processor.feature_extractor
@@ -118,7 +118,6 @@ class ExampleMaker:
             seconds = measure_seconds(row)
             self._refuse(self.filters.find_fault_of_length(row, seconds))
         input_ids = self._tokens(row)
-        self._check_rate(len(input_ids), seconds)
         num_patches = -int(-seconds * extractor.sampling_rate // extractor.patch_length)
         return Outline(row, input_ids, len(input_ids) + 1 + num_patches)
 
@@ -133,27 +132,53 @@ class ExampleMaker:
             `dict` of `id`, `input_ids`, and `latents` and `alignment` as the row has them, or `audio`.
 
         Raises:
-            UnusableRowError: If the filters leave the speech out, now that its silent end is off.
-            UnusableAudioError: If the audio cannot be decoded.
+            LeftOutError: If the filters leave the speech out, now that its silent end is off.
+            UnusableRowError: If latents are not finite or no whole patches.
+            UnusableAudioError: If the audio cannot be decoded, or is longer than its source states.
         """
         row, arguments = outline.row, self.arguments
         example = {"id": row["id"], "input_ids": outline.input_ids}
         if row.get("latents") is not None:
+            self._check_latents(row["latents"])
             return {**example, "latents": row["latents"], "alignment": row.get("alignment")}
         samples, rate = decode_audio(row["audio"], min_sampling_rate=arguments.min_sampling_rate, **segment_of(row))
         if arguments.trim_margin_seconds is not None:
             samples = trim_end(samples, rate, arguments.trim_margin_seconds, arguments.trim_threshold_decibels)
         self._refuse(self.filters.find_fault_of_length(row, len(samples) / rate))
-        self._check_rate(len(outline.input_ids), len(samples) / rate)
         sampling_rate = self.processor.feature_extractor.sampling_rate
         samples = resample_audio(samples, rate, sampling_rate)
-        return {**example, "audio": {"array": samples, "sampling_rate": sampling_rate}}
+        example["audio"] = {"array": samples, "sampling_rate": sampling_rate}
+        if len(outline.input_ids) + 1 + self.count_patches(example) > outline.num_positions + 1:
+            raise UnusableAudioError("it is longer than its source states")  # and the batch would be over its budget
+        return example
+
+    def count_patches(self, example: Mapping[str, Any]) -> int:
+        """
+        Patches of an example's speech.
+
+        Args:
+            example (`Mapping`): What `complete` gave.
+
+        Returns:
+            `int`: Their number.
+        """
+        extractor = self.processor.feature_extractor
+        if "latents" in example:
+            return len(example["latents"]) // extractor.patch_size
+        return -(-len(example["audio"]["array"]) // extractor.patch_length)
+
+    def _check_latents(self, latents: Any):
+        values = np.asarray(latents)
+        if values.ndim != 2 or not len(values) or len(values) % self.processor.feature_extractor.patch_size:
+            raise UnusableRowError("its latents are not whole patches of this model")
+        if not np.isfinite(values).all():
+            raise UnusableRowError("its latents are not finite")
 
     def _tokens(self, row: Mapping[str, Any]) -> list[int]:
         processor, text = self.processor, row.get("text")
         if row.get("input_ids") is not None:
-            return [int(index) for index in row["input_ids"]]
-        if row.get("phonemes"):
+            ids = [int(index) for index in row["input_ids"]]
+        elif row.get("phonemes"):
             ids = processor.tokenize_text(row["phonemes"], phonemize=False)
         elif text and text.strip():
             is_phonemes = processor.reads_phonemes
@@ -166,19 +191,18 @@ class ExampleMaker:
             raise UnusableRowError("it has no text")
         if not ids:
             raise UnusableRowError("its text has no phones")
-        unknown = list(ids).count(self.processor.tokenizer.unk_token_id)
+        tokenizer = processor.tokenizer
+        if {tokenizer.pad_token_id, tokenizer.audio_bos_token_id, tokenizer.audio_patch_token_id}.intersection(ids):
+            raise UnusableRowError("its text holds a control token")
+        unknown = list(ids).count(tokenizer.unk_token_id)
         if unknown > self.arguments.max_unknown_tokens:
             raise UnusableRowError(f"{unknown} phones of its text are outside the vocabulary")
         return list(ids)
 
-    def _check_rate(self, num_tokens: int, seconds: float):
-        if num_tokens < self.arguments.min_tokens_per_second * seconds:
-            raise UnusableRowError("its text is too short for its speech")
-
     @staticmethod
     def _refuse(fault: str | None):
         if fault is not None:
-            raise UnusableRowError(fault)
+            raise LeftOutError(fault)
 
 
 def measure_seconds(row: Mapping[str, Any]) -> float:

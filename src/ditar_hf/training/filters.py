@@ -16,6 +16,7 @@ LOW_DNSMOS = "DNSMOS too low"
 TOO_SHORT = "too short"
 TOO_LONG = "too long"
 TEXT_TOO_LONG = "text too long for its audio"
+TEXT_TOO_SHORT = "text too short for its audio"
 
 
 @dataclass
@@ -35,6 +36,9 @@ class FilterArguments:
         max_characters_per_second (`float`, *optional*, defaults to 50.0):
             Longest text for its audio. Nobody speaks as fast as the default: such a text belongs to another recording,
             or a recogniser repeated itself. `None` for any.
+        min_characters_per_second (`float`, *optional*, defaults to 2.0):
+            Shortest text for its audio, of rows that have one: of a shorter one part of what is said is not written.
+            English has about 15, Chinese 4. `None` for any.
 
     Raises:
         ValueError: If a value is out of its range.
@@ -46,6 +50,7 @@ class FilterArguments:
     max_seconds: float | None = None
     require_text: bool = True
     max_characters_per_second: float | None = 50.0
+    min_characters_per_second: float | None = 2.0
 
     def __post_init__(self):
         if self.languages is not None:
@@ -56,7 +61,7 @@ class FilterArguments:
                 raise ValueError("`languages` is empty: name some, or leave it out to use all.")
         if self.min_dnsmos is not None and not 1 <= self.min_dnsmos <= 5:
             raise ValueError(f"`min_dnsmos` is {self.min_dnsmos}: DNSMOS lies between 1 and 5.")
-        for name in ("min_seconds", "max_seconds", "max_characters_per_second"):
+        for name in ("min_seconds", "max_seconds", "max_characters_per_second", "min_characters_per_second"):
             if getattr(self, name) is not None and not getattr(self, name) > 0:
                 raise ValueError(f"`{name}` is {getattr(self, name)}: it must be positive, or left out.")
         if None not in (self.min_seconds, self.max_seconds) and self.min_seconds > self.max_seconds:
@@ -110,4 +115,8 @@ class FilterArguments:
         if self.max_characters_per_second is not None:
             if len(row["text"] or "") > self.max_characters_per_second * duration_seconds:
                 return TEXT_TOO_LONG
+        text = (row["text"] or "").strip()
+        if self.min_characters_per_second is not None and text:
+            if len(text) < self.min_characters_per_second * duration_seconds:
+                return TEXT_TOO_SHORT
         return None

@@ -17,6 +17,8 @@ Rows = Dataset | IterableDataset
 class RowReader(Protocol):
     """Gives rows without end; `state()` is what [`make_reader`] needs to give the same rows again."""
 
+    epoch: int  # passes that are finished
+
     def __next__(self) -> dict[str, Any]: ...
 
     def state(self) -> dict[str, Any]: ...
@@ -35,26 +37,26 @@ class TableReader:
 
     def __init__(self, rows: Dataset, seed: str, rank: int, world_size: int, state: Mapping[str, Any] | None = None):
         self.rows, self.seed, self.rank, self.world_size = rows, seed, rank, world_size
-        self.position = {"epoch": 0, "row": rank, **(state or {})}
+        self.epoch, self.row = (0, rank) if state is None else (state["epoch"], state["row"])
         self._order = self._shuffled()
 
     def _shuffled(self) -> np.ndarray:
-        entropy = list(f"{self.seed}-{self.position['epoch']}".encode())
+        entropy = list(f"{self.seed}-{self.epoch}".encode())
         return np.random.default_rng(entropy).permutation(len(self.rows))
 
     def __next__(self) -> dict[str, Any]:
         """The next row."""
-        while self.position["row"] >= len(self._order):
+        while self.row >= len(self._order):
             # what is left over of a pass moves each process on by as much as there is, so that all have their turn
-            self.position = {"epoch": self.position["epoch"] + 1, "row": self.position["row"] - len(self._order)}
+            self.epoch, self.row = self.epoch + 1, self.row - len(self._order)
             self._order = self._shuffled()
-        row = self.rows[int(self._order[self.position["row"]])]
-        self.position["row"] += self.world_size
+        row = self.rows[int(self._order[self.row])]
+        self.row += self.world_size
         return row
 
     def state(self) -> dict[str, Any]:
         """Where the reader stands."""
-        return dict(self.position)
+        return {"epoch": self.epoch, "row": self.row}
 
 
 class StreamReader:
@@ -80,7 +82,9 @@ class StreamReader:
     ):
         # `datasets` shuffles files by the number of the pass, and leaves them as they are in pass 0
         self.first_epoch = 1 + zlib.crc32(seed.encode())
-        self.rows, self.name = split_dataset_by_node(rows, rank, world_size), name
+        # where files are fewer than processes, each process reads all and takes every `world_size`-th row
+        strategy = "shards" if rows.num_shards >= world_size else "examples"
+        self.rows, self.name = split_dataset_by_node(rows, rank, world_size, strategy=strategy), name
         self.epoch, self.num_rows = 0, 0
         self._iterator: Iterator[dict[str, Any]] | None = None
         self._stream_state = None

@@ -64,6 +64,9 @@ class TrainingRun:
         model (`str`, *optional*): Folder or Hub id of a trained DiTAR, to go on from.
         config (`dict`, *optional*):
             Fields of [`DiTARConfig`], and `preset`, a size of it. With `model` only fields that change no size.
+        attn_implementation (`str`, *optional*):
+            How attention is computed, in training and in what is spoken by the way: `"sdpa"`, `"eager"`,
+            `"flash_attention_2"` … The library decides by default.
         vae (`str`, *optional*): Folder or Hub id of a tokenizer of speech, for a model that is not trained yet.
         lm (`str`, *optional*): Folder or Hub id of a causal language model, whose weights are taken.
         text (`str`, *optional*, defaults to `"phonemes"`):
@@ -88,6 +91,7 @@ class TrainingRun:
     latents: list[LatentSource] = field(default_factory=list)
     model: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
+    attn_implementation: str | None = None
     vae: str | None = None
     lm: str | None = None
     text: Literal["phonemes", "bpe"] = "phonemes"
@@ -105,6 +109,10 @@ class TrainingRun:
         fresh = {"vae": self.vae, "lm": self.lm, "config: preset": self.config.get("preset")}
         if self.model is not None and (given := [name for name, value in fresh.items() if value is not None]):
             raise ValueError(f"`{given[0]}` is given with `model`, which has its own: leave one of them out.")
+        if "attn_implementation" in self.config:
+            raise ValueError("`attn_implementation` is no field of a model: take it out of `config`, to its level.")
+        if self.latents and self.filters != FilterArguments():
+            raise ValueError("`filters` are for `data`: of `latents`, rows were left out when they were encoded.")
         if self.data and self.latents:
             raise ValueError("`data` and `latents` are both given: encode the rest too, or leave the latents out.")
         if self.num_eval_examples < 1 or self.num_vocabulary_rows < 1:
@@ -147,6 +155,8 @@ class TrainingRun:
                 wrong type.
         """
         values = read_yaml(path)
+        if not isinstance(values.get("training") or {}, dict):
+            raise ValueError(f"`training` in {path} is {values['training']!r}: it must hold fields and values.")
         training = {**(values.get("training") or {}), **overrides.pop("training", {})}
         return build(cls, {**values, **overrides, "training": training}, str(path))
 

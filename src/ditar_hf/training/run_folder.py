@@ -46,38 +46,58 @@ class RunFolder:
         except Timeout as error:
             raise RunError(f"`output_dir`: another run is writing {self.path}. Take another folder.") from error
 
+    def find_checkpoints(self) -> list[Path]:
+        """Whole checkpoints in the order in which they were written, which is another one after going back."""
+        whole = [path for path in find_checkpoints(self.path) if (path / RUN_FILE).is_file()]
+        return sorted(whole, key=lambda path: (path / RUN_FILE).stat().st_mtime_ns)
+
+    def check_resume(self, resume: str | Path | bool | None):
+        """
+        Raises where a run cannot begin as it is told to.
+
+        Args:
+            resume (`str`, `Path` or `bool`, *optional*): As for `choose`.
+
+        Raises:
+            RunError: If there is nothing to resume, or a fresh run would overwrite checkpoints.
+        """
+        checkpoints = self.find_checkpoints()
+        if not resume and checkpoints:
+            raise RunError(f"`output_dir` ({self.path}) holds {checkpoints[-1].name}: resume, or take another folder.")
+        if resume is True and not checkpoints:
+            raise RunError(f"`resume`: there is no whole checkpoint in {self.path}.")
+
     def choose(self, resume: str | Path | bool | None) -> Path | None:
         """
         The checkpoint that a run begins with.
 
         Args:
-            resume (`str`, `Path` or `bool`, *optional*): A checkpoint, `True` for the last one, or none.
+            resume (`str`, `Path` or `bool`, *optional*): A checkpoint, `True` for the one written last, or none.
 
         Returns:
             Its folder, or `None` for a fresh run.
 
         Raises:
-            RunError: If there is none, it is not whole or of another run; or a fresh run would overwrite checkpoints.
+            RunError: As `check_resume`, or if the checkpoint is not whole or of another run.
         """
-        checkpoints = find_checkpoints(self.path)
+        self.check_resume(resume)
         if not resume:
-            if checkpoints:
-                raise RunError(
-                    f"`output_dir` ({self.path}) holds {checkpoints[-1].name}: resume, or take another folder."
-                )
             return None
-        if resume is True:
-            if not checkpoints:
-                raise RunError(f"`resume`: there is no whole checkpoint in {self.path}.")
-            checkpoint = checkpoints[-1]
-        else:
-            checkpoint = Path(resume)
+        checkpoints = self.find_checkpoints()
+        checkpoint = checkpoints[-1] if resume is True else Path(resume)
         if not (checkpoint / RUN_FILE).is_file():
             last = f"the last whole one is {checkpoints[-1]}" if checkpoints else "there is no whole one"
             raise RunError(f"`resume`: {checkpoint} is no whole checkpoint; {last}.")
-        free = ("max_steps", "lr_scheduler_kwargs") if self.description["lr_scheduler_type"] in OPEN_ENDED else ()
-        refuse_other_run(checkpoint, self.description, free)
+        refuse_other_run(checkpoint, self.description, self._free_fields(checkpoint))
         return checkpoint
+
+    def _free_fields(self, checkpoint: Path) -> tuple[str, ...]:
+        """Fields that may differ: where the rate is constant still, the end may be put elsewhere."""
+        stored = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
+        kind, kwargs = stored.get("lr_scheduler_type"), stored.get("lr_scheduler_kwargs") or {}
+        step = int(checkpoint.name.rpartition("-")[2])
+        is_decaying = kind == "warmup_stable_decay" and step > stored["max_steps"] - kwargs.get("num_decay_steps", 0)
+        return ("max_steps", "lr_scheduler_kwargs") if kind in OPEN_ENDED and not is_decaying else ()
 
     def load_position(self, checkpoint: Path) -> dict[str, Any]:
         """Where this process stood in the data."""
@@ -103,7 +123,8 @@ class RunFolder:
         except BaseException as error:
             shutil.rmtree(self.partial, ignore_errors=True)
             # on a full disk the writers of torch and safetensors raise errors of their own kinds
-            if not isinstance(error, OSError | RuntimeError | SafetensorError):
+            is_torch_write = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+            if not isinstance(error, OSError | SafetensorError) and not is_torch_write:
                 raise
             name = self.path / f"checkpoint-{step}"
             raise OSError(f"{name} cannot be written, earlier checkpoints are as they were: {error}") from error
@@ -119,19 +140,24 @@ class RunFolder:
         name = f"checkpoint-{step}"
         (self.partial / name / RUN_FILE).write_text(json.dumps(self.description, indent=2), encoding="utf-8")
         flush_folder(self.partial)
-        if (self.path / name).exists():  # of a run that was stopped right after it
-            shutil.rmtree(self.path / name)
+        if (self.path / name).exists():  # a run went back, and came here again
+            self._remove(self.path / name)
         os.replace(self.partial / name, self.path / name)
         shutil.rmtree(self.partial)
-        for old in find_checkpoints(self.path)[:-total_limit] if total_limit else []:
-            shutil.rmtree(old)
+        for old in self.find_checkpoints()[:-total_limit] if total_limit else []:
+            self._remove(old)
+
+    @staticmethod
+    def _remove(checkpoint: Path):
+        """Takes the name away first, so that nothing half-removed is taken for whole."""
+        (checkpoint / RUN_FILE).unlink(missing_ok=True)
+        shutil.rmtree(checkpoint)
 
     def note_rejected(self, rejected: Mapping[str, str]):
         """Writes down rows that cannot be used, and why, once each, in `rejected-<rank>.jsonl`."""
         file = self.path / f"rejected-{self.rank}.jsonl"
         if self._rejected is None:
-            lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-            self._rejected = {json.loads(line)["id"] for line in lines}
+            self._rejected = _read_ids(file)
         new = {name: reason for name, reason in rejected.items() if name not in self._rejected}
         if new:
             self._rejected.update(new)
@@ -143,3 +169,14 @@ class RunFolder:
     def num_rejected(self) -> int:
         """Rows that this process could not use."""
         return len(self._rejected or ())
+
+
+def _read_ids(file: Path) -> set[str]:
+    """Ids of a list of rejected rows; a last line that was cut off when a process died is taken out of the file."""
+    if not file.is_file():
+        return set()
+    content = file.read_text(encoding="utf-8")
+    whole = content[: content.rfind("\n") + 1]
+    if whole != content:
+        file.write_text(whole, encoding="utf-8")
+    return {json.loads(line)["id"] for line in whole.splitlines()}

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -20,7 +21,7 @@ from ..modeling.processing_ditar import DiTARProcessor
 from .audio import UnusableAudioError
 from .averaging import AveragedWeights
 from .batches import TokenBudgetBatches
-from .checkpoints import RunError
+from .checkpoints import RunError, move_files
 from .collator import DiTARDataCollator
 from .run_folder import RunFolder
 from .sharding import configure_sharding
@@ -82,6 +83,7 @@ class DiTARTrainer(Trainer):
         self.loss_is_scaled_for_ga = True
         self.position: dict[str, Any] | None = None  # of the last batch that was learnt from
         self.recent_ids: list[str] = []  # of this update
+        self.num_left_out = 0  # rows that the filters left out, since training began
         self.was_stopped = self._is_saving = False
         self._loss_sums: dict[str, torch.Tensor] = {}
         self._num_summed = self._initial_global_step = 0
@@ -129,6 +131,7 @@ class DiTARTrainer(Trainer):
             self.train_dataset,
             batch_size=None,
             num_workers=self.args.num_loader_workers,
+            worker_init_fn=_ignore_sigterm,
             generator=torch.Generator(),
             pin_memory=self.args.dataloader_pin_memory and torch.accelerator.is_available(),
         )
@@ -141,6 +144,7 @@ class DiTARTrainer(Trainer):
             if "error" in batch:
                 raise UnusableAudioError(batch["error"])
             self.run_folder.note_rejected(batch.pop("rejected"))
+            self.num_left_out += batch.pop("num_left_out")
             self.recent_ids += batch.pop("ids")
             self.position = batch.pop("position")
             batches.append(batch)
@@ -181,11 +185,12 @@ class DiTARTrainer(Trainer):
             values = self.accelerator.reduce(sums, "mean") / num_updates
             logs.update(zip(names, values.tolist(), strict=True))
             self._loss_sums, self._num_summed = {}, self.state.global_step
-            logs["rejected"] = self.accelerator.reduce(
-                torch.tensor(float(self.run_folder.num_rejected), device=self.args.device), "sum"
-            ).item()
-        self.state.epoch = None  # a stream has none
+            counts = torch.tensor([float(self.run_folder.num_rejected), float(self.num_left_out)])
+            counts = self.accelerator.reduce(counts.to(self.args.device), "sum").tolist()
+            logs.update(zip(("rejected", "left_out"), counts, strict=True))
+        epoch, self.state.epoch = self.state.epoch, None  # a stream has none to be logged
         super().log(logs, start_time)
+        self.state.epoch = epoch
 
     # ---- evaluation ----
 
@@ -203,12 +208,13 @@ class DiTARTrainer(Trainer):
 
     def _evaluation_batches(self, loader: DataLoader) -> Iterator[tuple[Mapping[str, torch.Tensor], bool]]:
         """Batches of this process, and whether they count."""
-        yield from ((batch, True) for batch in loader)
+        most = len(loader)
         if self.is_fsdp_enabled:
             # all processes take part in each forward, so those with fewer batches do some more
-            numbers = self.accelerator.gather(torch.tensor([len(loader)], device=self.args.device))
-            for _ in range(len(loader), int(numbers.max())):
-                yield self.data_collator([loader.dataset[0]]), False
+            most = int(self.accelerator.gather(torch.tensor([most], device=self.args.device)).max())
+        yield from ((batch, True) for batch in loader)
+        for _ in range(len(loader), most):
+            yield self.data_collator([loader.dataset[0]]), False
 
     @torch.no_grad()
     def evaluation_loop(
@@ -273,7 +279,7 @@ class DiTARTrainer(Trainer):
             checkpoint = self.run_folder.choose(resume_from_checkpoint)
             if checkpoint is not None:
                 if _step_of(checkpoint) >= self.args.max_steps:
-                    raise RunError(f"`max_steps` is {self.args.max_steps}, and {checkpoint} is there: it is finished.")
+                    return self._finished(checkpoint)
                 self.position = self.run_folder.load_position(checkpoint)
             try:
                 path = None if checkpoint is None else str(checkpoint)
@@ -281,15 +287,37 @@ class DiTARTrainer(Trainer):
             finally:
                 self._stop.restore()
 
+    def _finished(self, checkpoint: Path) -> TrainOutput:
+        """The end of a run that was stopped after its last checkpoint: there is only the model left to be saved."""
+        if self.is_fsdp_enabled:
+            raise RunError(f"`resume`: the run is finished, its model lies in {checkpoint}.")
+        self._load_from_checkpoint(str(checkpoint))
+        return TrainOutput(_step_of(checkpoint), float("nan"), {})
+
+    def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
+        begun = super()._init_training_state(max_steps, *args)
+        self.state.compute_steps(self.args, max_steps)  # how often to log, save and evaluate may change on resume
+        return begun
+
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.average is not None:
             self.average.load(Path(resume_from_checkpoint, CURRENT_WEIGHTS_FILE), _step_of(resume_from_checkpoint))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Saves the model with the averaged weights, and the processor, into a folder; the run's by default."""
+        """
+        Saves the model with the averaged weights, and the processor.
+
+        Args:
+            output_dir (`str`, *optional*): Folder; the run's by default. It is written when all is there, and weights
+                first: where there is a configuration, all is there.
+        """
+        folder = Path(output_dir or self.args.output_dir)
+        partial = folder if _internal_call else folder / ".partial-model"
         with self.averaged():
-            super().save_model(output_dir, _internal_call)
+            super().save_model(str(partial), _internal_call=True)
+        if not _internal_call and self.args.should_save:
+            move_files(partial, folder)
 
     def _get_output_dir(self, trial: Any) -> str:
         return str(self.run_folder.partial) if self._is_saving else super()._get_output_dir(trial)
@@ -317,7 +345,6 @@ class DiTARTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Stops all processes before anything is learnt from what is not a number: they share their gradients."""
         norm = super()._get_grad_norm(model, grad_norm)
-        norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of weights in pieces
         if not math.isfinite(norm):
             step, rank = self.state.global_step, self.args.process_index
             report = {"step": step, "grad_norm": str(float(norm)), "ids": self.recent_ids}
@@ -328,6 +355,11 @@ class DiTARTrainer(Trainer):
                 f"nonfinite-{step}-<rank>.json; the last checkpoint is as it was."
             )
         return norm
+
+
+def _ignore_sigterm(worker: int):
+    """A loader's worker leaves it to the training process to stop: a signal to all would end it in mid-update."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def _step_of(checkpoint: str | Path) -> int:

@@ -64,24 +64,41 @@ class DiTARTrainingArguments(TrainingArguments):
             )
         if self.max_steps < 1:
             raise ValueError(f"`max_steps` is {self.max_steps}: batches have no end, so it must be at least 1.")
-        for name, value in {
-            "load_best_model_at_end": False,
-            "save_only_model": False,
-            "save_strategy": "steps",
-        }.items():
-            if getattr(self, name) != value:
-                raise ValueError(
-                    f"`{name}` is {getattr(self, name)!r}: DiTARTrainer needs {value!r}, to resume exactly."
-                )
         self.ignore_data_skip = True  # batches begin where the run stands
-        if self.enable_jit_checkpoint:
-            raise ValueError("`enable_jit_checkpoint`: leave it out, DiTARTrainer saves on SIGTERM by itself.")
+        # all that is trained is used in each batch, and no buffer changes
+        for name in ("ddp_find_unused_parameters", "ddp_broadcast_buffers"):
+            setattr(self, name, bool(getattr(self, name)))
+        self._refuse_what_has_no_effect()
+        if self.n_gpu > 1:
+            raise ValueError(
+                f"One process sees {self.n_gpu} GPUs: start one for each, `torchrun --nproc_per_node {self.n_gpu} -m "
+                "ditar_hf.cli train …`, or let it see one with CUDA_VISIBLE_DEVICES=0."
+            )
+
+    def _refuse_what_has_no_effect(self):
+        """Fields of the `Trainer` that do not go with batches without end, or with an exact resume."""
+        needed = {
+            "save_strategy": "steps",
+            "logging_strategy": "steps",
+            "save_only_model": False,
+            "load_best_model_at_end": False,
+            "auto_find_batch_size": False,
+            "push_to_hub": False,
+            "enable_jit_checkpoint": False,  # a checkpoint is saved on SIGTERM anyway, between two updates
+            "dataloader_num_workers": 0,  # `num_loader_workers` counts them
+            "fp16": False,  # its gradients overflow on purpose; `bf16` does not
+        }
+        for name, value in needed.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"`{name}` is {getattr(self, name)!r}: DiTARTrainer needs {value!r}.")
+        if self.eval_strategy == "epoch":
+            raise ValueError("`eval_strategy` is 'epoch', and batches have no end: use 'steps'.")
 
     def run_fields(self) -> dict[str, Any]:
         """The fields that decide what is learnt; a checkpoint is only resumed where they are the same."""
         names = (
             "max_steps learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps weight_decay adam_beta1 "
-            "adam_beta2 adam_epsilon optim optim_args max_grad_norm gradient_accumulation_steps bf16 fp16 seed "
+            "adam_beta2 adam_epsilon optim optim_args max_grad_norm gradient_accumulation_steps bf16 seed "
             "ema_decay neftune_noise_alpha"
         )
         values = self.to_dict()

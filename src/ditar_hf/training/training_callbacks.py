@@ -44,7 +44,7 @@ class StopOnSignal(TrainerCallback):
         asked = torch.tensor(float(self.is_asked), device=args.device)
         if args.world_size > 1:
             asked = self.trainer.accelerator.reduce(asked, "sum")
-        if asked:
+        if asked and state.global_step < state.max_steps:  # after the last update there is nothing to stop
             logger.warning(f"SIGTERM: the run stops after step {state.global_step}.")
             self.trainer.was_stopped = control.should_save = control.should_training_stop = True
 
@@ -66,6 +66,7 @@ class SpeakSamples(TrainerCallback):
 
     def __init__(self, trainer: "DiTARTrainer", processor: DiTARProcessor):
         self.trainer, self.processor = trainer, processor
+        self.processor(trainer.args.sample_texts)  # a text that cannot be spoken is refused now, not in the run
 
     def on_step_end(self, args, state, control, **kwargs):
         """Speaks after each `sample_steps` updates."""

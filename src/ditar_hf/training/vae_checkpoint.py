@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from .checkpoints import RUN_FILE, find_checkpoints, flush_folder, refuse_other_run
+from .checkpoints import RUN_FILE, find_checkpoints, flush_folder, move_files, refuse_other_run
 
 # fields that may differ when a run is resumed: they change nothing that is learnt, but for rounding
 FREE_FIELDS = {
@@ -108,9 +108,7 @@ def save_model(model: PreTrainedModel, folder: Path):
     """
     partial = folder / ".partial-model"
     model.save_pretrained(partial)
-    for file in sorted(partial.iterdir(), key=lambda file: file.name == "config.json"):
-        os.replace(file, folder / file.name)
-    shutil.rmtree(partial)
+    move_files(partial, folder)
 
 
 def load_checkpoint(accelerator: Accelerator, checkpoint: Path, run: dict[str, Any]) -> Progress:
