@@ -11,14 +11,15 @@ Fine-tunes DiTAR on recordings with the library's own `Trainer`.
 """
 
 from dataclasses import dataclass, field
+from itertools import islice
 
 from datasets import Dataset
 from transformers import HfArgumentParser, Trainer, TrainingArguments
 
 from ditar_hf import DiTARForTextToSpeech, DiTARProcessor
-from ditar_hf.training.audio import decode_audio, resample_audio, segment_of
 from ditar_hf.training.collator import DiTARDataCollator
 from ditar_hf.training.data import AudioSource
+from ditar_hf.training.examples import UNUSABLE, ExampleMaker
 
 
 @dataclass
@@ -29,7 +30,7 @@ class Arguments:
     data: str = field(metadata={"help": "Folder of recordings, or whatever `--format` says."})
     format: str = field(default="auto", metadata={"help": "Layout of the data, as in `AudioSource`."})
     streaming: bool = field(default=False, metadata={"help": "Read a data set as it arrives; needs `--max_steps`."})
-    language: str | None = field(default=None, metadata={"help": "Language of the texts; the tokenizer's by default."})
+    language: str | None = field(default=None, metadata={"help": "Language of rows that do not name their own."})
     num_eval_rows: int = field(default=16, metadata={"help": "Rows kept for evaluation."})
 
 
@@ -38,31 +39,36 @@ def main(argv: list[str] | None = None):
     parser.set_defaults(remove_unused_columns=False, eval_strategy="steps")  # a row is no input before it is collated
     arguments, training_arguments = parser.parse_args_into_dataclasses(argv)
     model = DiTARForTextToSpeech.from_pretrained(arguments.model)
-    processor = DiTARProcessor.from_pretrained(arguments.model)
-    rate = model.config.sampling_rate
+    maker = ExampleMaker(DiTARProcessor.from_pretrained(arguments.model))
 
     def load(batch: dict[str, list]) -> dict[str, list]:
-        """Decodes audio when a row is drawn, so that nothing is stored twice."""
-        rows = [dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        audio = [resample_audio(*decode_audio(row["audio"], **segment_of(row)), rate) for row in rows]
-        return {"text": batch["text"], "audio": [{"array": samples, "sampling_rate": rate} for samples in audio]}
+        """Examples of the rows that can be used; audio is decoded when a row is drawn, so nothing is stored twice."""
+        examples = []
+        for row in (dict(zip(batch, values, strict=True)) for values in zip(*batch.values(), strict=True)):
+            try:
+                examples.append(maker.complete(maker.outline(row)))
+            except UNUSABLE as error:
+                print(f"{row['id']} is left out: {error}")
+        return {name: [example[name] for example in examples] for name in ("input_ids", "audio")}
 
-    source = AudioSource(arguments.data, format=arguments.format, streaming=arguments.streaming)
+    source = AudioSource(arguments.data, arguments.format, streaming=arguments.streaming, language=arguments.language)
     rows, num_eval_rows = source.read(), arguments.num_eval_rows
     if isinstance(rows, Dataset):
-        parts = rows.train_test_split(num_eval_rows, seed=training_arguments.seed).with_transform(load)
-        train_rows, eval_rows = parts["train"], parts["test"]
+        usable = [index for index in range(len(rows)) if load(rows[index : index + 1])["audio"]]
+        print(f"{len(usable)} of {len(rows)} rows can be used")
+        rows = rows.select(usable).shuffle(seed=training_arguments.seed).with_transform(load)
     else:
         rows = rows.map(load, batched=True, batch_size=1, remove_columns=rows.column_names)
-        train_rows, eval_rows = rows.skip(num_eval_rows), rows.take(num_eval_rows)
+    if num_eval_rows < 1 or next(islice(rows, num_eval_rows, None), None) is None:
+        parser.error(f"--num_eval_rows is {num_eval_rows}: there must be some, and others left to train on")
 
     trainer = Trainer(
         model,
         training_arguments,
-        train_dataset=train_rows,
-        eval_dataset=eval_rows,
-        data_collator=DiTARDataCollator(processor, language=arguments.language),
-        processing_class=processor,  # saved with the model
+        train_dataset=rows.skip(num_eval_rows),
+        eval_dataset=rows.take(num_eval_rows),
+        data_collator=DiTARDataCollator(maker.processor),
+        processing_class=maker.processor,  # saved with the model
     )
     trainer.train(resume_from_checkpoint=training_arguments.resume_from_checkpoint)
     trainer.save_model()

@@ -122,11 +122,12 @@ def test_the_report_stands_without_a_picture(run, monkeypatch, tmp_path):
     assert [file.name for file in (tmp_path / "report").iterdir()] == ["report.json"]
 
 
-def test_the_processor_of_a_model_is_tried(run, save_tiny, tmp_path):
+def test_the_processor_of_a_model_is_tried(run, save_tiny, tmp_path, caplog):
     save_tiny(tmp_path / "model", DiTARTokenizer.from_texts({"en": ["A cat. The cat."]}))
     options = ["--min-seconds", 0.1, "--languages", "en", "--no-require-text", "--model", "model"]
     result = run("prepare", "data", *options)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0 and result.stderr == "", result.output
+    assert not [record for record in caplog.records if record.name == cli_data.TOKENIZER_LOGGER]  # the report says it
     assert re.search(r"^tokens per second( +\d+\.\d\d){7}$", result.stdout, re.MULTILINE)
     assert "outside the vocabulary: 's' (U+0073) 1\n" in result.stdout
     assert "1  … phones of its text are outside the vocabulary; such as a.wav (1 phones" in result.stdout
@@ -167,6 +168,7 @@ def test_what_is_not_given_is_left_to_the_library(run, spy):
 
 def test_options_reach_the_library(run, spy):
     of_filters = {"min_dnsmos": 2.5, "min_seconds": 1.5, "max_seconds": 7.5, "max_characters_per_second": 30.0}
+    of_filters["min_characters_per_second"] = 3.0
     of_source = {**OF_SOURCE, "text_column": "sentence"}
     options = as_options({**of_source, **of_filters, "min_sampling_rate": 8000, "limit": 7})
     flags = ["--streaming", "--decode", "--no-require-text", "--languages", "de", "--languages", "en"]
@@ -235,7 +237,10 @@ def recognizer(monkeypatch):
 def test_transcribes_and_goes_on(run, recognizer, tmp_path):
     arguments = ["librilight", "out", "--asr", "some/asr", "--language", "en", "--device", "cpu"]
     result = run("transcribe", *arguments, "--max-seconds", 1, "--segments-per-shard", 1)
-    assert result.stdout == "out: 2 rows, 0.00 hours of speech; 1 rejected, see rejected.jsonl\n", result.output
+    assert (
+        result.stdout
+        == "out: 2 rows, 0.00 hours of speech; 1 rejected, see rejected.jsonl: 1 it is shorter than … seconds\n"
+    )
     assert recognizer.loaded == ("some/asr", torch.device("cpu"))
     rows = list(AudioSource("out").read())
     assert [row["text"] for row in rows] == ["16000 samples.", "8000 samples."]
@@ -343,7 +348,7 @@ def test_encode_takes_the_folder_of_librilight_too(run, make_vae_config, monkeyp
 
     kept = []
 
-    def encode_source(vae, source, out, **settings):
+    def encode_source(vae, source, out, filters, examples, **settings):
         kept.append(source)
         return {"totals": {"num_rows": 3, "hours": 1.234, "num_rejected": 0}}
 
@@ -356,7 +361,7 @@ def test_encode_takes_the_folder_of_librilight_too(run, make_vae_config, monkeyp
 def test_the_help_names_the_defaults_of_the_library(run):
     text = run("prepare", "--help").stdout
     defaults = {field.name: field.default for owner in (FilterArguments, ExampleArguments) for field in fields(owner)}
-    for name in ("max_characters_per_second", "min_sampling_rate"):
+    for name in ("max_characters_per_second", "min_characters_per_second", "min_sampling_rate"):
         assert f"{defaults[name]:g} if not given" in text
     assert defaults["require_text"] is True
     text, parameters = (

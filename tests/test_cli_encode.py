@@ -12,6 +12,8 @@ from typer.testing import CliRunner
 from ditar_hf import DiTARForTextToSpeech, DiTARTokenizer, DiTARVAE, cli
 from ditar_hf.training import latents
 from ditar_hf.training.data import AudioSource
+from ditar_hf.training.examples import ExampleArguments
+from ditar_hf.training.filters import FilterArguments
 from ditar_hf.training.latents import load_latents
 
 RATE = 24_000
@@ -20,13 +22,15 @@ TONE = (0.3 * np.sin(2 * np.pi * 200 * np.arange(RATE) / RATE)).astype(np.float3
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    """Runs `ditar encode` beside a folder `data` of two recordings and a damaged one, and a tokenizer `vae`."""
+    """Runs `ditar encode` beside a folder `data` of two recordings, a damaged one and one more, and `vae`."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
     (tmp_path / "data").mkdir()
     soundfile.write("data/a.wav", TONE, RATE)
-    soundfile.write("data/b.flac", TONE[: RATE // 2], RATE)
+    soundfile.write("data/b.flac", np.concatenate([TONE[: RATE // 2], np.zeros(RATE, "f4")]), RATE)
     (tmp_path / "data" / "c.mp3").write_bytes(b"no audio")
+    lines = ["file_name,text,language", "a.wav,One.,", "b.flac,Two.,en", "c.mp3,Three.,", "a.wav,Eins.,de"]
+    (tmp_path / "data" / "metadata.csv").write_text("\n".join(lines))
 
     def invoke(*arguments):
         return CliRunner().invoke(cli.app, ["encode", *[str(argument) for argument in arguments]])
@@ -48,35 +52,40 @@ def assert_refused(result, message):
 
 
 def test_encodes_completes_and_refuses_another_tokenizer(run, vae, make_vae_config, tmp_path):
-    result = run("data", "store", "--vae", "vae", "--language", "en", "--device", "cpu")
+    options = ["--vae", "vae", "--language", "en", "--languages", "en", "--device", "cpu"]
+    result = run("data", "store", *options)
     assert result.exit_code == 0, result.output
-    assert result.stdout == "store: 2 rows, 0.00 hours of speech; 1 rejected, see rejected.jsonl\n"
+    reasons = "1 it cannot be decoded, 1 another language"
+    assert result.stdout == f"store: 2 rows, 0.00 hours of speech; 2 rejected, see rejected.jsonl: {reasons}\n"
     assert result.stderr == ""
     rows = load_latents(tmp_path / "store", vae)
     assert [row["id"] for row in rows] == ["a.wav", "b.flac"]
-    assert [row["latents"].shape for row in rows] == [(40, 8), (20, 8)]
+    assert [row["latents"].shape for row in rows] == [(40, 8), (24, 8)]  # of the silence a tenth of a second is left
     before = {file: file.stat().st_mtime_ns for file in (tmp_path / "store").glob("latents*")}
-    again = run(tmp_path / "data", "store", "--vae", "vae", "--language", "en", "--device", "cpu")
+    again = run(tmp_path / "data", "store", *options)
     assert again.stdout == result.stdout and len(before) == 2
     assert before == {file: file.stat().st_mtime_ns for file in before}  # nothing was done anew
+    assert_refused(run("data", "store", *options, "--no-trim"), "`settings.trim_margin_seconds` is 0.1 there")
+    assert run("data", "whole", *options, "--no-trim").exit_code == 0
+    assert [row["latents"].shape for row in load_latents(tmp_path / "whole", vae)] == [(40, 8), (60, 8)]
     torch.manual_seed(1)
     DiTARVAE(make_vae_config()).save_pretrained(tmp_path / "other")
-    assert_refused(run("data", "store", "--vae", "other", "--language", "en"), "begun with something else: `vae_hash`")
+    assert_refused(run("data", "store", *options, "--vae", "other"), "begun with something else: `vae_hash`")
 
 
 def test_takes_the_tokenizer_of_a_model(run, save_tiny, tmp_path):
     save_tiny(tmp_path / "model", DiTARTokenizer.from_texts({"en": ["One."]}))
     assert run("data", "store", "--vae", "model").exit_code == 0
     model = DiTARForTextToSpeech.from_pretrained(tmp_path / "model")
-    assert len(load_latents(tmp_path / "store", model.vae)) == 2
+    assert len(load_latents(tmp_path / "store", model.vae)) == 3
 
 
 @pytest.fixture
 def spy(monkeypatch):
     kept = {}
 
-    def encode_source(vae, source, out, **settings):
-        kept.update(vae=vae, source=source, out=out, settings=settings)
+    def encode_source(vae, source, out, filters, examples, **settings):
+        kept.update(vae=vae, source=source, out=out, filters=filters, examples=examples, settings=settings)
         return {"totals": {"num_rows": 3, "hours": 1.234, "num_rejected": 0}}
 
     monkeypatch.setattr(latents, "encode_source", encode_source)
@@ -87,6 +96,7 @@ def test_what_is_not_given_is_left_to_the_library(run, vae, spy, tmp_path):
     result = run("data", "store", "--vae", "vae", "--device", "cpu")
     assert result.stdout == "store: 3 rows, 1.23 hours of speech\n", result.output
     assert spy["source"] == AudioSource("data") and spy["settings"] == {"device": torch.device("cpu")}
+    assert spy["filters"] == FilterArguments() and spy["examples"] == ExampleArguments()
 
 
 def test_half_precision_on_the_disk_is_single_in_memory(run, vae, spy, make_model, tmp_path):
@@ -109,21 +119,32 @@ def test_options_reach_the_library(run, vae, spy):
         "language_column": "locale",
         "language": "de",
     }
-    settings = {"max_seconds": 7.5, "rows_per_shard": 11, "batch_seconds": 3.0, "dtype": "bfloat16"}
-    settings |= {"patch_size": 2, "min_sampling_rate": 8000}
-    options = [
-        part for name, value in {**of_source, **settings}.items() for part in (f"--{name.replace('_', '-')}", value)
-    ]
-    result = run("user/speech", "store", "--vae", "vae", "--streaming", "--device", "cpu", *options)
+    of_filters = {"min_dnsmos": 2.5, "min_seconds": 1.5, "max_seconds": 7.5}
+    of_filters |= {"max_characters_per_second": 30.0, "min_characters_per_second": 3.0}
+    settings = {"rows_per_shard": 11, "batch_seconds": 3.0, "dtype": "bfloat16", "patch_size": 2}
+    values = {**of_source, **of_filters, **settings, "min_sampling_rate": 8000}
+    options = [part for name, value in values.items() for part in (f"--{name.replace('_', '-')}", value)]
+    flags = ["--streaming", "--no-require-text", "--no-trim", "--languages", "de", "--languages", "en"]
+    result = run("user/speech", "store", "--vae", "vae", "--device", "cpu", *flags, *options)
     assert result.exit_code == 0, result.output
     assert spy["source"] == AudioSource("user/speech", streaming=True, **of_source)
+    assert spy["filters"] == FilterArguments(languages=["de", "en"], require_text=False, **of_filters)
+    assert spy["examples"] == ExampleArguments(min_sampling_rate=8000, trim_margin_seconds=None)
     assert spy["settings"] == {**settings, "device": torch.device("cpu")}
 
 
 def test_the_help_names_the_defaults_of_the_library(run):
     text, parameters = run("--help").stdout, inspect.signature(latents.encode_source).parameters
-    for name in ("patch_size", "max_seconds", "min_sampling_rate", "rows_per_shard", "batch_seconds"):
-        assert f"{parameters[name].default} if not given".replace(".0 ", " ") in text
+    for name in ("patch_size", "rows_per_shard", "batch_seconds"):
+        assert f"{parameters[name].default:g} if not given" in text
+    assert f"used; {latents.MAX_SECONDS:g} if not given" in text
+    assert f"all but {ExampleArguments.trim_margin_seconds:g} seconds" in text
+    for owner, names in {
+        ExampleArguments: ["min_sampling_rate"],
+        FilterArguments: ["min_characters_per_second", "max_characters_per_second"],
+    }.items():
+        for name in names:
+            assert f"{getattr(owner, name):g} if not given" in text
     assert f"{parameters['dtype'].default} (if not given)" in text
 
 
@@ -133,6 +154,7 @@ def test_the_help_names_the_defaults_of_the_library(run):
         (["missing", "store", "--vae", "vae"], "there is no folder missing"),
         (["data", "store", "--vae", "vae", "--format", "wav"], "`format` is 'wav'"),
         (["data", "store", "--vae", "vae", "--rows-per-shard", "0"], "`rows_per_shard` is 0"),
+        (["data", "store", "--vae", "vae", "--min-seconds", "50"], "`min_seconds` is 50.0 and `max_seconds` 40.0"),
         (["data", "store", "--vae", "vae", "--device", "abacus"], "`--device` must be"),
         (["data", "store", "--vae", "data"], "data"),
         (["data", "data", "--vae", "vae"], "holds other things"),

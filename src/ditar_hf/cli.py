@@ -1,6 +1,5 @@
 """The command `ditar`: speech from the command line. Heavy packages are imported by the commands that need them."""
 
-import logging
 import math
 import os
 import secrets
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_common import exits_with_2, find_device, given, note
+from .cli_common import errors_only, exits_with_2, find_device, given, note
 from .cli_data import app as data_app
 from .cli_train import app as train_app
 from .cli_vae import app as vae_app
@@ -301,24 +300,13 @@ def _naming_the_model(name: str) -> Iterator[None]:
     # Bars of tqdm vanish when done (`leave`) and are for terminals only (`disable=None`).
     previous = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "leave": False, "disable": None}))
     try:
-        with _errors_only("transformers"):
+        with errors_only("transformers"):
             yield
     except Exception as error:
         # Any exception: which one a damaged file ends in is up to the loaders of several libraries.
         raise ValueError(f"cannot load the model `{name}`: {error}") from error
     finally:
         set_tqdm_hook(previous)
-
-
-@contextmanager
-def _errors_only(logger_name: str) -> Iterator[None]:
-    logger = logging.getLogger(logger_name)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _synthesize(
@@ -341,7 +329,7 @@ def _synthesize(
     # On the CPU whatever the device is, so that a seed gives the same noise on each.
     generator = torch.Generator().manual_seed(seed)
     # Our note about the limit stands in for the library's warning, which names settings that are no options here.
-    with bar, _errors_only(LIMIT_LOGGER):
+    with bar, errors_only(LIMIT_LOGGER):
         output = pipe(
             text,
             preprocess_params=preprocess_params,

@@ -1,8 +1,10 @@
-"""What the commands share: how they end on bad input, how they say something on the side."""
+"""What the commands share: how they end on bad input, how they say something on the side, and what they keep quiet."""
 
+import logging
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -24,6 +26,27 @@ def exits_with_2(*faults: type[Exception]) -> Iterator[None]:
 def note(message: str) -> None:
     """Say something on standard error."""
     typer.echo(f"note: {message}", err=True)
+
+
+@contextmanager
+def errors_only(logger_name: str) -> Iterator[None]:
+    """Keep warnings of a logger away."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def describe_totals(folder: Path, totals: Mapping[str, Any]) -> str:
+    """What a store holds, and why rows were left out, in a line."""
+    line = f"{folder}: {totals['num_rows']:,} rows, {totals['hours']:.2f} hours of speech"
+    if not totals["num_rejected"]:
+        return line
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in totals["reasons"].items())
+    return f"{line}; {totals['num_rejected']:,} rejected, see rejected.jsonl: {reasons}"
 
 
 def given(**options: Any) -> dict[str, Any]:

@@ -1,18 +1,15 @@
 """Commands of data before training: what is in it, and texts for speech without. Heavy packages are imported late."""
 
-import json
 import os
-import shlex
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_common import exits_with_2, find_device, given, note
-from .cli_vae import (
+from .cli_common import describe_totals, errors_only, exits_with_2, find_device, given, note
+from .cli_options import (
     AudioColumnOption,
     AudioDirOption,
     DataArgument,
@@ -20,31 +17,28 @@ from .cli_vae import (
     FormatOption,
     LanguageColumnOption,
     LanguageOption,
+    LanguagesOption,
+    MaxCharactersPerSecondOption,
+    MinCharactersPerSecondOption,
+    MinDnsmosOption,
+    MinSamplingRateOption,
+    MinSecondsOption,
     NameOption,
+    RequireTextOption,
     RevisionOption,
     SpeakerColumnOption,
     SplitOption,
     StreamingOption,
     TextColumnOption,
 )
+from .cli_report import PICTURE_FILE, REPORT_FILE, report_lines, write_report
 
 if TYPE_CHECKING:
     import torch
 
     from ditar_hf import DiTARProcessor
 
-    from .training.inspection import Inspection
-
-REPORT_FILE, PICTURE_FILE = "report.json", "histogram.png"
-MOST_LISTED = 12  # of languages, rates and phones in the printed report; report.json has them all
-LENGTHS = {
-    "headers": "by the files' headers",
-    "decoded": "as decoded",
-    "trimmed": "as decoded, without the silence at their ends",
-}
-MinSamplingRateOption = Annotated[
-    int | None, typer.Option(help="Recordings of a lower rate, in Hz, are left out; 16000 if not given.")
-]
+TOKENIZER_LOGGER = "ditar_hf.modeling.tokenization_ditar"
 PREPARE_EXAMPLES = """
 Examples:
 
@@ -72,17 +66,14 @@ def prepare(
     language_column: LanguageColumnOption = None,
     language: LanguageOption = None,
     audio_dir: AudioDirOption = None,
-    languages: Annotated[
-        list[str] | None, typer.Option(help="Use rows of this language only; give it once for each.")
-    ] = None,
-    min_dnsmos: Annotated[float | None, typer.Option(help="Lowest DNSMOS, from 1 to 5, that is used.")] = None,
-    min_seconds: Annotated[float | None, typer.Option(help="Shortest recording that is used.")] = None,
+    languages: LanguagesOption = None,
+    min_dnsmos: MinDnsmosOption = None,
+    min_seconds: MinSecondsOption = None,
     max_seconds: Annotated[float | None, typer.Option(help="Longest recording that is used.")] = None,
-    max_characters_per_second: Annotated[
-        float | None, typer.Option(help="Longest text for its audio; 50 if not given.")
-    ] = None,
+    max_characters_per_second: MaxCharactersPerSecondOption = None,
+    min_characters_per_second: MinCharactersPerSecondOption = None,
     min_sampling_rate: MinSamplingRateOption = None,
-    require_text: Annotated[bool, typer.Option(help="Leave out rows without a text.")] = True,
+    require_text: RequireTextOption = True,
     model: Annotated[
         str | None,
         typer.Option(help="Folder or Hub id of a model, or of its processor: try its phonemizer, count its tokens."),
@@ -121,18 +112,21 @@ def prepare(
             min_seconds=min_seconds,
             max_seconds=max_seconds,
             max_characters_per_second=max_characters_per_second,
+            min_characters_per_second=min_characters_per_second,
         )
         filters = FilterArguments(require_text=require_text, **of_filters)
         examples = ExampleArguments(**given(min_sampling_rate=min_sampling_rate))
         _refuse_inside(out, data)
         processor = None if model is None else _load_processor(model)
         with nullcontext() if out is None else new_folder(out) as folder:
-            inspection = inspect_source(source, filters, processor, examples, decode=decode, limit=limit)
+            # the report names the symbols outside the vocabulary, all of them
+            with errors_only(TOKENIZER_LOGGER):
+                inspection = inspect_source(source, filters, processor, examples, decode=decode, limit=limit)
             report = inspection.summarize()
             if folder is not None:
                 settings = {"source": vars(source), "filters": vars(filters), "examples": vars(examples)}
-                _write_report(folder, inspection, {**report, **settings, "model": model})
-    for line in _report_lines(data, report):
+                write_report(folder, inspection, {**report, **settings, "model": model})
+    for line in report_lines(data, report):
         typer.echo(line)
     if not report["num_usable_rows"]:
         note("no row can be used")
@@ -202,9 +196,8 @@ def transcribe(
         )
         recognizer = _load_recognizer(asr, find_device(device))
         options = _options_of(recognizer, asr, language)
-        totals = transcribe_source(source, recognizer, out, asr_options=options, **settings)["totals"]
-    rejected = f"; {totals['num_rejected']} rejected, see rejected.jsonl" if totals["num_rejected"] else ""
-    typer.echo(f"{out}: {totals['num_rows']} rows, {totals['hours']:.2f} hours of speech{rejected}")
+        folder = transcribe_source(source, recognizer, out, asr_options=options, **settings)
+    typer.echo(describe_totals(out, folder["totals"]))
 
 
 def _refuse_inside(out: Path | None, data: str) -> None:
@@ -243,76 +236,3 @@ def _options_of(recognizer: Any, name: str, language: str | None) -> dict[str, A
     if f"<|{code}|>" not in getattr(config, "lang_to_id", {}):
         raise ValueError(f"`--language` is {language}, which {name} does not know: give a code such as `en`")
     return {"generate_kwargs": {"language": code, "task": "transcribe"}}
-
-
-def _report_lines(name: str, report: Mapping[str, Any]) -> Iterator[str]:
-    """The report to be read: short, and the most important first."""
-    num_rows, of_source = report["num_rows"], report["num_source_rows"]
-    read = f"{num_rows:,}" if of_source in (None, num_rows) else f"{num_rows:,} of {of_source:,}"
-    yield f"{name}: {read} rows read, {report['num_usable_rows']:,} usable: {_duration(report['hours'])} of speech"
-    if report["num_usable_rows"]:
-        yield from _usable_lines(report)
-    if report["unknown_phones"]:
-        parts = (f"{_with_codes(phone)} {count:,}" for phone, count in report["unknown_phones"].items())
-        yield f"outside the vocabulary: {_listed(parts)}"
-    if report["num_rejected"]:
-        yield f"rejected: {report['num_rejected']:,} rows"
-        for entry in report["rejected"]:
-            # a reason with numbers or names is told in full for the example
-            detail = "" if entry["example_reason"] == entry["reason"] else f" ({entry['example_reason']})"
-            yield f"  {entry['num_rows']:>9,}  {entry['reason']}; such as {entry['example_id']}{detail}"
-
-
-def _usable_lines(report: Mapping[str, Any]) -> Iterator[str]:
-    speakers = report["speakers"]
-    without = f"; {speakers['num_rows_without']:,} rows name none" if speakers["num_rows_without"] else ""
-    if speakers["num_speakers"]:
-        largest = f"; the largest, {speakers['largest']}, has {speakers['largest_share']:.1%} of the hours"
-        yield f"speakers: {speakers['num_speakers']:,}{largest}{without}"
-    else:
-        yield "speakers: no row names one"
-    yield "languages: " + _listed(
-        f"{entry['language'] or 'not named'} {entry['num_rows']:,} rows, {_duration(entry['hours'])}"
-        for entry in report["languages"]
-    )
-    yield "sampling rates: " + _listed(
-        f"{entry['sampling_rate']:,} Hz {entry['num_rows']:,} rows" for entry in report["sampling_rates"]
-    )
-    names = ("seconds", "characters_per_second", "tokens_per_second")
-    tables = {name.replace("_", " "): report[name] for name in names if report[name] is not None}
-    yield f"{'':21}" + "".join(f"{quantile:>9}" for quantile in report["seconds"])
-    for label, quantiles in tables.items():
-        yield f"{label:21}" + "".join(f"{value:>9.2f}" for value in quantiles.values())
-    yield f"lengths are {LENGTHS[report['lengths']]}"
-
-
-def _with_codes(phone: str) -> str:
-    # some are marks that cannot be seen alone
-    return f"{phone!r} ({' '.join(f'U+{ord(char):04X}' for char in phone)})"
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:,.2f} hours" if hours >= 1 else f"{hours * 60:.2f} minutes"
-
-
-def _listed(parts: Iterator[str]) -> str:
-    parts = list(parts)
-    more = f"; and {len(parts) - MOST_LISTED:,} more" if len(parts) > MOST_LISTED else ""
-    return "; ".join(parts[:MOST_LISTED]) + more
-
-
-def _write_report(folder: Path, inspection: "Inspection", report: Mapping[str, Any]) -> None:
-    report = {"command": shlex.join(["ditar", *sys.argv[1:]]), **report}
-    (folder / REPORT_FILE).write_text(f"{json.dumps(report, ensure_ascii=False, indent=2)}\n", encoding="utf-8")
-    if not inspection.seconds:
-        return  # nothing to draw
-    from .plotting import draw_histograms
-
-    title = f"{report['num_usable_rows']:,} recordings, {_duration(report['hours'])}"
-    speaker_hours = [seconds / 3600 for seconds in inspection.speaker_seconds.values()]
-    try:
-        draw_histograms(inspection.seconds, speaker_hours, title).savefig(folder / PICTURE_FILE, dpi=120)
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != "matplotlib":
-            raise
-        note('no picture without matplotlib: pip install "ditar-hf[plot]"')

@@ -8,7 +8,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .cli_common import exits_with_2, find_device, given, note
+from .cli_common import describe_totals, exits_with_2, find_device, given, note
+from .cli_options import (
+    AudioColumnOption,
+    AudioDirOption,
+    DataArgument,
+    DeviceOption,
+    FormatOption,
+    LanguageColumnOption,
+    LanguageOption,
+    LanguagesOption,
+    MaxCharactersPerSecondOption,
+    MinCharactersPerSecondOption,
+    MinDnsmosOption,
+    MinSamplingRateOption,
+    MinSecondsOption,
+    NameOption,
+    RequireTextOption,
+    RevisionOption,
+    SpeakerColumnOption,
+    SplitOption,
+    StreamingOption,
+    TextColumnOption,
+)
 
 if TYPE_CHECKING:
     from ditar_hf import DiTARVAE
@@ -18,32 +40,7 @@ if TYPE_CHECKING:
 # recognisers and trackers of pitch need some frames
 SHORTEST_CLIP_SECONDS = 0.1
 
-# options that the commands share; what is not given is left to `AudioSource`
 VAE_HELP = "Folder or Hub id of a speech tokenizer, or of a DiTAR model with one."
-DataArgument = Annotated[
-    str, typer.Argument(help="A folder, tar files (a pattern in quotes), or with `--format datasets` a Hub id.")
-]
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        help="metadata, ljspeech, libritts, librilight, libriheavy, files, webdataset, datasets; by default looked up."
-    ),
-]
-NameOption = Annotated[str | None, typer.Option(help="Configuration of a Hub data set.")]
-SplitOption = Annotated[str | None, typer.Option(help="Split of a Hub data set; `train` if not given.")]
-RevisionOption = Annotated[str | None, typer.Option(help="Revision of a Hub data set.")]
-StreamingOption = Annotated[bool, typer.Option(help="Read a Hub data set as it arrives, without a copy.")]
-AudioColumnOption = Annotated[str | None, typer.Option(help="Column of the audio, if not `audio`.")]
-TextColumnOption = Annotated[str | None, typer.Option(help="Column of the text, if not `text`.")]
-SpeakerColumnOption = Annotated[str | None, typer.Option(help="Column of the speaker, if not `speaker`.")]
-LanguageColumnOption = Annotated[str | None, typer.Option(help="Column of the language, if not `language`.")]
-LanguageOption = Annotated[str | None, typer.Option(help="Language of all rows that do not name their own.")]
-AudioDirOption = Annotated[
-    str | None, typer.Option(help="Folder of Libri-light, for the paths in manifests of libriheavy.")
-]
-DeviceOption = Annotated[
-    str | None, typer.Option(help="Where to compute: cpu, cuda, mps … Not given: a GPU if there is one.")
-]
 
 app = typer.Typer()
 
@@ -87,12 +84,19 @@ def encode(
     language_column: LanguageColumnOption = None,
     language: LanguageOption = None,
     audio_dir: AudioDirOption = None,
+    languages: LanguagesOption = None,
+    min_dnsmos: MinDnsmosOption = None,
+    min_seconds: MinSecondsOption = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Longest recording that is used; 40 if not given.")] = None,
+    max_characters_per_second: MaxCharactersPerSecondOption = None,
+    min_characters_per_second: MinCharactersPerSecondOption = None,
+    min_sampling_rate: MinSamplingRateOption = None,
+    require_text: RequireTextOption = True,
+    trim: Annotated[
+        bool, typer.Option(help="Leave out the silence at the end of recordings, all but 0.1 seconds of it.")
+    ] = True,
     patch_size: Annotated[
         int | None, typer.Option(help="Frames in a patch of the model that the latents are for; 4 if not given.")
-    ] = None,
-    max_seconds: Annotated[float | None, typer.Option(help="Longer recordings are left out; 40 if not given.")] = None,
-    min_sampling_rate: Annotated[
-        int | None, typer.Option(help="Recordings of a lower rate, in Hz, are left out; 16000 if not given.")
     ] = None,
     rows_per_shard: Annotated[int | None, typer.Option(help="Rows of a file; 500 if not given.")] = None,
     batch_seconds: Annotated[
@@ -107,6 +111,8 @@ def encode(
     # data is read while it is encoded, so bad input shows only there
     with exits_with_2(ValueError, OSError):
         from .training.data import AudioSource
+        from .training.examples import ExampleArguments
+        from .training.filters import FilterArguments
         from .training.latents import encode_source
 
         of_source = given(
@@ -122,18 +128,27 @@ def encode(
             audio_dir=audio_dir,
         )
         source = AudioSource(data, streaming=streaming, **of_source)
+        of_filters = given(
+            languages=languages or None,
+            min_dnsmos=min_dnsmos,
+            min_seconds=min_seconds,
+            max_seconds=max_seconds,
+            max_characters_per_second=max_characters_per_second,
+            min_characters_per_second=min_characters_per_second,
+        )
+        filters = FilterArguments(require_text=require_text, **of_filters)
+        of_examples = given(min_sampling_rate=min_sampling_rate) | ({} if trim else {"trim_margin_seconds": None})
         settings = given(
             patch_size=patch_size,
-            max_seconds=max_seconds,
-            min_sampling_rate=min_sampling_rate,
             rows_per_shard=rows_per_shard,
             batch_seconds=batch_seconds,
             dtype=dtype,
         )
         target_device = find_device(device)
-        totals = encode_source(_load_vae(vae), source, out, device=target_device, **settings)["totals"]
-    rejected = f"; {totals['num_rejected']} rejected, see rejected.jsonl" if totals["num_rejected"] else ""
-    typer.echo(f"{out}: {totals['num_rows']} rows, {totals['hours']:.2f} hours of speech{rejected}")
+        examples = ExampleArguments(**of_examples)
+        tokenizer = _load_vae(vae)
+        store = encode_source(tokenizer, source, out, filters, examples, device=target_device, **settings)
+    typer.echo(describe_totals(out, store["totals"]))
 
 
 @app.command("evaluate-vae")

@@ -4,6 +4,7 @@ import io
 import json
 import pickle
 import re
+import sys
 import typing
 from pathlib import Path
 
@@ -286,6 +287,25 @@ def test_columns_that_are_missing(tmp_path):
     refused("no column `clip`; it has `audio`, `text`", tmp_path / "c", audio_column="clip")
     DatasetDict({"train": audio_dataset()}).save_to_disk(tmp_path / "d")
     refused("no split `test`; it has `train`", tmp_path / "d", split="test")
+
+
+def test_tables_and_texts_that_are_not_utf_8_are_named(tmp_path):
+    put(tmp_path / "a" / "metadata.csv", "file_name,text\nx.wav,Zürich.\n".encode("latin-1"))
+    put(tmp_path / "b" / "metadata.csv", "x|Zürich.|Zürich.\n".encode("latin-1"))
+    put(tmp_path / "c" / "84_1_0_0.normalized.txt", "Zürich.".encode("latin-1"))
+    put(tmp_path / "d" / "metadata.csv", "file_name,text\nx.wav,Zurich.\n".encode("utf-16"))
+    for name in "abcd":
+        refused(f"`path`: .*{name}/(metadata.csv|84_1.*txt) is no text in UTF-8.*Convert it", tmp_path / name)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_what_datasets_needs_torchcodec_for_is_named(tmp_path, monkeypatch, streaming):
+    monkeypatch.setitem(sys.modules, "torchcodec", None)
+    put(tmp_path / "data" / "metadata.csv", "file_name,text\nx.wav,One.\n")
+    put(tmp_path / "data" / "x.wav", clip(2400))
+    message = "of .*data the library `datasets` makes rows by torchcodec.*Leave `format` out"
+    refused(message, tmp_path / "data", format="datasets", streaming=streaming)
+    assert fields_of(rows_of(tmp_path / "data")) == [("x.wav", "One.", None, None)]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,12 @@ from ditar_hf.training.inspection import QUANTILES, group_reason, inspect_source
 from ditar_hf.training.schema import EXAMPLE_FEATURES, make_example
 
 # recordings of the fixtures are short, and their texts long for them
-ANY = {"min_seconds": 0.05, "max_seconds": 100.0, "max_characters_per_second": 1000.0}
+ANY = {
+    "min_seconds": 0.05,
+    "max_seconds": 100.0,
+    "max_characters_per_second": 1000.0,
+    "min_characters_per_second": 0.1,
+}
 
 
 def find(source, processor=None, examples=None, *, decode=False, limit=None, **fields):
@@ -194,7 +199,7 @@ def spoken(tmp_path):
 
 @pytest.mark.parametrize("decode", [False, True])
 def test_tokens_are_those_of_training(spoken, decode):
-    processor, examples = make_processor(*spoken.read()["text"]), ExampleArguments(min_tokens_per_second=0.1)
+    processor, examples = make_processor(*spoken.read()["text"]), ExampleArguments()
     inspection = find(spoken, processor, examples, decode=decode)
     maker = ExampleMaker(processor, examples, FilterArguments(**ANY))
     made = [maker.complete(maker.outline(row)) for row in spoken.read()]
@@ -209,26 +214,26 @@ def test_tokens_are_those_of_training(spoken, decode):
     summary = inspection.summarize()
     assert summary["lengths"] == ("trimmed" if decode else "headers")
     assert summary["num_tokens"] == sum(counts) and summary["unknown_phones"] == {}
-    examples = ExampleArguments(min_tokens_per_second=0.1, trim_margin_seconds=None)
+    examples = ExampleArguments(trim_margin_seconds=None)
     assert summarize(spoken, processor, examples, decode=decode)["lengths"] == ("decoded" if decode else "headers")
 
 
 def test_unknown_phones_are_named_and_counted(spoken):
-    processor, examples = make_processor("A cat."), ExampleArguments(min_tokens_per_second=0.1)
+    processor, examples = make_processor("A cat."), ExampleArguments()
     for _ in range(2):  # what was counted before does not count
         summary = summarize(spoken, processor, examples)
         assert rejects(summary) == {"… phones of its text are outside the vocabulary": 2}
         assert summary["num_usable_rows"] == 1
         # "rain" and "stopped"
         assert {"ɹ", "p"} <= summary["unknown_phones"].keys() and summary["unknown_phones"]["ɹ"] == 2
-    with_unknown = summarize(spoken, processor, ExampleArguments(min_tokens_per_second=0.1, max_unknown_tokens=99))
+    with_unknown = summarize(spoken, processor, ExampleArguments(max_unknown_tokens=99))
     assert with_unknown["num_usable_rows"] == 3 and with_unknown["unknown_phones"] == summary["unknown_phones"]
 
 
 def test_a_language_that_the_vocabulary_lacks_is_one_reason(spoken):
     table = Path(spoken.path, "metadata.csv")
     table.write_text(table.read_text().replace("0.wav,The rain has stopped.,en-us", "0.wav,Guten Tag.,de"))
-    summary = summarize(spoken, make_processor("A cat."), ExampleArguments(min_tokens_per_second=0.1))
+    summary = summarize(spoken, make_processor("A cat."), ExampleArguments())
     (entry,) = [entry for entry in summary["rejected"] if "made into phones" in entry["reason"]]
     assert (entry["reason"], entry["num_rows"]) == ("its text cannot be made into phones", 1)
     assert entry["example_id"] == "0.wav" and "'de'" in entry["example_reason"]

@@ -11,6 +11,8 @@ from datasets.distributed import split_dataset_by_node
 
 from ditar_hf.training.audio import UnusableAudioError, decode_audio, segment_of
 from ditar_hf.training.data import EXAMPLE_FEATURES, AudioSource, describe_rows
+from ditar_hf.training.examples import ExampleArguments, LeftOutError
+from ditar_hf.training.filters import FilterArguments
 from ditar_hf.training.latent_shards import read_waveform
 from ditar_hf.training.vae_crops import CropArguments, CropBatches
 
@@ -133,10 +135,11 @@ def test_without_a_folder_paths_stay_as_they_are(corpus):
 
 def test_latents_and_crops_are_of_the_segment_only(corpus, source, make_cut, put_manifest):
     row = source().read()[1]
-    waveform = read_waveform(row["audio"], 5.0, RATE, RATE, segment_of(row))
+    examples = ExampleArguments(trim_margin_seconds=None)
+    waveform = read_waveform(row, RATE, FilterArguments(max_seconds=5.0), examples)
     np.testing.assert_array_equal(waveform, decode_audio(row["audio"], **segment_of(row))[0])
-    with pytest.raises(UnusableAudioError, match="longer than 1.5 seconds"):
-        read_waveform(row["audio"], 1.5, RATE, RATE, segment_of(row))
+    with pytest.raises(LeftOutError, match="too long"):
+        read_waveform(row, RATE, FilterArguments(max_seconds=1.5), examples)
     put_manifest(corpus / "libriheavy_cuts_small.jsonl.gz", [make_cut(0, 2.0, 0.25)])
     arguments = CropArguments(crop_seconds=0.1).without_changes()
     batches = CropBatches([source()], arguments, sampling_rate=RATE, hop_length=400, batch_size=8)

@@ -87,6 +87,14 @@ def test_segments_come_back_with_what_was_heard(librilight, asr, tmp_path):
     assert description["totals"] == {
         "num_rows": 7,
         "num_rejected": 6,
+        "reasons": {
+            "there is no pause in … seconds": 1,
+            "it is shorter than … seconds": 1,
+            "nothing is heard in it": 1,
+            "it goes from … to … seconds of a file of …": 1,
+            "it cannot be decoded": 1,
+            "its voice activity cannot be read": 1,
+        },
         "num_shards": 5,
         "hours": pytest.approx(sum(end - begin for begin, end in expected.values()) / 3600),
     }
@@ -278,7 +286,7 @@ def test_a_folder_with_other_things_or_in_use(librilight, asr, tmp_path):
 def test_nothing_to_transcribe(asr, tmp_path, put_tar, make_librilight):
     file = make_librilight([[0.0, 1.0]])
     file.write_bytes(b"no audio")
-    refused("no segment can be used.*cannot be decoded", AudioSource(str(file.parents[3])), asr, tmp_path / "out")
+    refused("no row can be used.*cannot be decoded", AudioSource(str(file.parents[3])), asr, tmp_path / "out")
     refused("there is no row", AudioSource(str(put_tar(tmp_path / "x.tar", {}))), asr, tmp_path / "other")
 
 

@@ -3,8 +3,8 @@ Sources of speech: readers that bring every kind of data set to one schema, `EXA
 
 A folder, a manifest and a data set that is not streamed become a `datasets.Dataset`, whose rows can be drawn in any
 order; tar files, and what is streamed, become a `datasets.IterableDataset` that is read as it arrives, local or not,
-with a shard for each file. `audio.decode_audio` makes samples of a row. torchcodec is not needed: audio columns are
-read undecoded.
+with a shard for each file. `audio.decode_audio` makes samples of a row. Audio columns are read undecoded, without
+torchcodec; `datasets` wants it only where it makes rows of audio files itself, by `format="datasets"` on a folder.
 """
 
 import hashlib
@@ -103,8 +103,9 @@ class AudioSource:
             `datasets.Dataset`, or `datasets.IterableDataset` for what is read as it arrives.
 
         Raises:
-            ValueError: If there is nothing at `path`, no row in it, a column is missing, a table is damaged, or
-                `audio_dir` is no folder or given for another format than `"libriheavy"`.
+            ValueError: If there is nothing at `path`, no row in it, a column is missing, a table is damaged or no
+                text in UTF-8, `audio_dir` is no folder or given for another format than `"libriheavy"`, or `datasets`
+                needs torchcodec.
         """
         format = self.resolve_format()
         if self.audio_dir is not None and format != "libriheavy":
@@ -142,7 +143,8 @@ def detect_format(path: str) -> str:
             '`format: datasets`; for tar files, a pattern that ends in ".tar".'
         )
     if (folder / "metadata.csv").is_file():
-        with open(folder / "metadata.csv", encoding="utf-8") as file:
+        # what is no UTF-8 is left to the reader, which says so
+        with open(folder / "metadata.csv", encoding="utf-8", errors="replace") as file:
             return "ljspeech" if "file_name" not in file.readline() else "metadata"
     if any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
         return "datasets"

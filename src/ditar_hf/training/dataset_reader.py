@@ -1,5 +1,7 @@
 """Reader of the format `"datasets"` of [`AudioSource`]: whatever the library `datasets` reads, columns renamed."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from datasets import (
     load_dataset,
     load_from_disk,
 )
+from datasets.exceptions import DatasetGenerationError
 
 from .folder_readers import require_column
 from .schema import EXAMPLE_FEATURES, TEXT_FIELDS, as_number, as_text, make_example
@@ -40,7 +43,8 @@ def read_dataset(source: "AudioSource") -> Dataset | IterableDataset:
         `datasets.Dataset`, or with `streaming` a `datasets.IterableDataset`, in the columns of `EXAMPLE_FEATURES`.
 
     Raises:
-        ValueError: If a split or the column of the audio is missing, or there is no row.
+        ValueError: If a split or the column of the audio is missing, there is no row, or `datasets` needs torchcodec
+            for it.
     """
     rows = _load(source)
     columns = rows.column_names or list(rows.features or next(iter(rows)))
@@ -67,9 +71,14 @@ def read_dataset(source: "AudioSource") -> Dataset | IterableDataset:
 def _load(source: "AudioSource") -> Dataset | IterableDataset:
     folder = Path(source.path)
     if not any((folder / name).is_file() for name in ("dataset_info.json", "dataset_dict.json")):
-        return load_dataset(
-            source.path, source.name, split=source.split, revision=source.revision, streaming=source.streaming
-        )
+        with _naming_torchcodec(source.path):
+            rows = load_dataset(
+                source.path, source.name, split=source.split, revision=source.revision, streaming=source.streaming
+            )
+            # of a stream only the first row tells; what is in Parquet needs no torchcodec
+            if source.streaming and rows.info.builder_name != "parquet":
+                next(iter(rows), None)
+        return rows
     rows = load_from_disk(source.path)
     if not isinstance(rows, dict):
         return rows
@@ -77,6 +86,21 @@ def _load(source: "AudioSource") -> Dataset | IterableDataset:
         splits = ", ".join(f"`{name}`" for name in rows)
         raise ValueError(f"{source.path} has no split `{source.split}`; it has {splits}.")
     return rows[source.split]
+
+
+@contextmanager
+def _naming_torchcodec(path: str) -> Iterator[None]:
+    """Where `datasets` itself makes rows of audio files it wants torchcodec, though nothing is decoded."""
+    try:
+        yield
+    except (DatasetGenerationError, ImportError) as error:
+        if "torchcodec" not in f"{error} {error.__cause__}":
+            raise
+        raise ValueError(
+            f"`format` is 'datasets', and of {path} the library `datasets` makes rows by torchcodec, which is not "
+            "installed. Leave `format` out for a folder on the disk with a metadata.csv or for tar files, or use a "
+            "data set in Parquet."
+        ) from error
 
 
 def _rename_columns(rows: Dataset, names: dict[str, str], source: "AudioSource") -> Dataset:

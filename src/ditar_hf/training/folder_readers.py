@@ -29,9 +29,18 @@ def require_column(name: str, columns: Iterable[str], where: str | Path):
 
 
 @contextmanager
-def _naming_the_line(table: Path, reader: Any) -> Iterator[None]:
+def _naming_the_file(file: Path) -> Iterator[None]:
     try:
         yield
+    except UnicodeDecodeError as error:
+        raise ValueError(f"`path`: {file} is no text in UTF-8 ({error.reason}). Convert it first.") from error
+
+
+@contextmanager
+def _naming_the_line(table: Path, reader: Any) -> Iterator[None]:
+    try:
+        with _naming_the_file(table):
+            yield
     except csv.Error as error:
         raise ValueError(
             f"`path`: {table}, near line {reader.line_num}: {error}. Mend the line or leave it out."
@@ -73,8 +82,9 @@ def _read_ljspeech(source: "AudioSource") -> Iterator[dict[str, Any]]:
 def _read_libritts(source: "AudioSource") -> Iterator[dict[str, Any]]:
     for transcript in sorted(Path(source.path).rglob("*.normalized.txt")):
         name = transcript.name.removesuffix(".normalized.txt")
-        text, speaker = transcript.read_text(encoding="utf-8").strip(), name.split("_")[0]
-        path = transcript.with_name(f"{name}.wav")
+        with _naming_the_file(transcript):
+            text = transcript.read_text(encoding="utf-8").strip()
+        path, speaker = transcript.with_name(f"{name}.wav"), name.split("_")[0]
         yield make_example(name, path=path, text=text, speaker=speaker, language=source.language)
 
 

@@ -1,11 +1,9 @@
 """Files of a store of latents: rows of a source are encoded and written, all of a file or nothing."""
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -13,7 +11,10 @@ import torch
 from datasets import Array2D, Dataset, Features, Value
 
 from ..modeling.modeling_ditar_vae import DiTARVAE
-from .audio import UnusableAudioError, decode_audio, resample_audio, segment_of
+from .audio import decode_audio, resample_audio, segment_of
+from .examples import UNUSABLE, ExampleArguments, LeftOutError, trim_end
+from .filters import FilterArguments
+from .stores import writing
 
 ROWS_PER_GROUP = 100  # a stream reads so many rows at once
 SUMMARY_KEY = b"ditar_hf"
@@ -41,27 +42,6 @@ def latent_features(latent_dim: int) -> Features:
             "latents": Array2D((None, latent_dim), "float16"),
         }
     )
-
-
-@contextmanager
-def writing(file: Path) -> Iterator[BinaryIO]:
-    """
-    Opens a file that bears its name only when it is whole, as a context manager.
-
-    A kill leaves at most a file of the same name with `.tmp` behind it, which the next run overwrites.
-
-    Args:
-        file (`Path`): The file to write or to replace.
-
-    Yields:
-        A binary stream.
-    """
-    temporary = file.with_name(f"{file.name}.tmp")
-    with open(temporary, "wb") as stream:
-        yield stream
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(temporary, file)
 
 
 @torch.inference_mode()
@@ -116,56 +96,60 @@ def plan_batches(lengths: Mapping[int, int], most: float) -> list[list[int]]:
 
 
 def read_waveform(
-    audio: Mapping[str, Any] | None,
-    max_seconds: float,
-    min_sampling_rate: int,
-    sampling_rate: int,
-    segment: Mapping[str, float | None] | None = None,
+    row: Mapping[str, Any], sampling_rate: int, filters: FilterArguments, examples: ExampleArguments
 ) -> np.ndarray:
     """
-    Samples of a recording at the rate wanted.
+    Samples of a row at the rate wanted, without the silence after its speech, as [`ExampleMaker`] makes them.
 
     Args:
-        audio (`dict`): As for `decode_audio`.
-        max_seconds (`float`): Longest recording that is taken.
-        min_sampling_rate (`int`): Lowest rate of a recording that is taken, in Hz.
+        row (`Mapping`): In the columns of `EXAMPLE_FEATURES`.
         sampling_rate (`int`): The rate wanted, in Hz.
-        segment (`dict`, *optional*): As `segment_of` gives it; by default the whole recording.
+        filters ([`FilterArguments`]): Which rows are used; their lengths hold before and after the silence is off.
+        examples ([`ExampleArguments`]): The lowest rate, and what silence is left.
 
     Returns:
         `np.ndarray` of shape `(num_samples,)`, float32.
 
     Raises:
-        UnusableAudioError: If it cannot be decoded, is longer or of a lower rate, or too short for a sample.
+        LeftOutError: If the filters leave it out.
+        UnusableAudioError: If it cannot be decoded, is of a lower rate, or too short for a sample.
     """
+    _refuse(filters.find_fault(row))
     # one second more than allowed tells it, without decoding hours of audio book
+    most = None if filters.max_seconds is None else filters.max_seconds + 1
     samples, rate = decode_audio(
-        audio, seconds=max_seconds + 1, min_sampling_rate=min_sampling_rate, **(segment or {})
+        row["audio"], seconds=most, min_sampling_rate=examples.min_sampling_rate, **segment_of(row)
     )
-    if len(samples) > max_seconds * rate:
-        raise UnusableAudioError(f"it is longer than {max_seconds:g} seconds")
+    _refuse(filters.find_fault_of_length(row, len(samples) / rate))
+    if examples.trim_margin_seconds is not None:
+        samples = trim_end(samples, rate, examples.trim_margin_seconds, examples.trim_threshold_decibels)
+        _refuse(filters.find_fault_of_length(row, len(samples) / rate))
     return resample_audio(samples, rate, sampling_rate)
+
+
+def _refuse(fault: str | None):
+    if fault is not None:
+        raise LeftOutError(fault)
 
 
 def encode_rows(
     vae: DiTARVAE,
     rows: list[dict[str, Any]],
-    batch_seconds: float,
+    filters: FilterArguments,
+    examples: ExampleArguments,
     *,
-    max_seconds: float,
-    min_sampling_rate: int,
+    batch_seconds: float,
     patch_size: int,
     dtype: str,
 ) -> tuple[dict[str, list[Any]], list[dict[str, str]]]:
     """
-    Decodes, resamples and encodes rows of a source.
+    Decodes, trims, resamples and encodes rows of a source.
 
     Args:
         vae ([`DiTARVAE`]): The tokenizer of speech.
         rows (`list[dict]`): In the columns of `EXAMPLE_FEATURES`.
+        filters, examples: As in `read_waveform`.
         batch_seconds (`float`): Most seconds that are encoded at once, padding included.
-        max_seconds (`float`): Longer recordings are rejected.
-        min_sampling_rate (`int`): Recordings of a lower rate are rejected, in Hz.
         patch_size, dtype: As in `encode_waveforms`.
 
     Returns:
@@ -175,10 +159,8 @@ def encode_rows(
     sampling_rate, waveforms, latents, reasons = vae.config.sampling_rate, {}, {}, {}
     for place, row in enumerate(rows):
         try:
-            waveforms[place] = read_waveform(
-                row["audio"], max_seconds, min_sampling_rate, sampling_rate, segment_of(row)
-            )
-        except UnusableAudioError as error:
+            waveforms[place] = read_waveform(row, sampling_rate, filters, examples)
+        except UNUSABLE as error:
             reasons[place] = str(error)
     lengths = {place: len(waveform) for place, waveform in waveforms.items()}
     for places in plan_batches(lengths, batch_seconds * sampling_rate):

@@ -18,24 +18,15 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from datasets import Dataset, IterableDataset
-from transformers.utils import logging
 
 from .audio import MIN_SAMPLING_RATE, UnusableAudioError, decode_audio, resample_audio, segment_of
 from .data import AudioSource
-from .latent_shards import writing
-from .stores import (
-    describe_source,
-    find_differences,
-    locked,
-    read_description,
-    refuse_foreign,
-    write_lines,
-)
+from .stores import Store, describe_source, rows_from, write_lines, writing
 from .voice_activity import cut_row
 
 FORMAT_VERSION = 1
-DESCRIPTION_FILE, REJECTED_FILE = "transcription.json", "rejected.jsonl"
+# a row, and the reason why it cannot be used, where that is known before it is decoded
+Segment = tuple[dict[str, Any], str | None]
 
 
 def transcribe_source(
@@ -75,7 +66,8 @@ def transcribe_source(
         segments_per_shard (`int`, *optional*, defaults to 500): Segments that a tar file stands for.
 
     Returns:
-        `dict`: What `transcription.json` says; its `totals` are `num_rows`, `num_rejected`, `num_shards` and `hours`.
+        `dict`: What `transcription.json` says; its `totals` are `num_rows`, `num_rejected`, `reasons` (how many
+        segments are rejected for each), `num_shards` and `hours`.
 
     Raises:
         ValueError: If a setting is out of its range; the folder holds other things, was made from another source or
@@ -95,27 +87,27 @@ def transcribe_source(
     if not max_gap_seconds >= 0:
         raise ValueError(f"`max_gap_seconds` is {max_gap_seconds}: it must not be negative.")
     recognize = _Recognizer(asr, asr_options or {}, sampling_rate, batch_size)
-    out = Path(out)
-    refuse_foreign(out, DESCRIPTION_FILE, "transcribed speech")
-    rows = source.read()
+    store = Store(Path(out), "transcribed speech", "transcription.json", FORMAT_VERSION, "speech-{:05d}.tar")
+    store.refuse_foreign()
+    rows, is_cut = source.read(), source.resolve_format() == "librilight"
+
+    def segments(first: int) -> Iterator[Segment]:
+        if not is_cut:
+            return ((row, None) for row in rows_from(rows, first))
+        # no audio is read for it, only the files beside it
+        cut = itertools.chain.from_iterable(cut_row(row, max_seconds, max_gap_seconds) for row in rows)
+        return itertools.islice(cut, first, None)
+
+    def write(file: Path, some: list[Segment]):
+        _write_shard(file, some, recognize, settings)
+
     description = {
-        "format_version": FORMAT_VERSION,
         "source": describe_source(source, rows),
         "asr": recognize.describe(),
         "settings": {**settings, "max_gap_seconds": max_gap_seconds},
     }
-    is_cut = source.resolve_format() == "librilight"
-    with locked(out):
-        stored = read_description(out / DESCRIPTION_FILE, FORMAT_VERSION)
-        if stored is None:
-            write_lines(out / DESCRIPTION_FILE, [{**description, "complete": False}], indent=2)
-        elif found := find_differences(stored, description):
-            raise ValueError(f"`out`: {out} was begun with something else: {found}. Use that, or another folder.")
-        elif stored["complete"] and _count_shards(out) == stored["totals"]["num_shards"]:
-            return stored
-        for index, segments in _missing_shards(rows, out, is_cut, max_seconds, max_gap_seconds, segments_per_shard):
-            _write_shard(_shard(out, index), segments, recognize, settings)
-        return _finish(out, description)
+    bar = {"desc": "transcribing", "unit": " segments"}
+    return store.complete(description, segments, segments_per_shard, write, _read_summary, bar=bar)
 
 
 class _Recognizer:
@@ -153,42 +145,9 @@ class _Recognizer:
         return texts
 
 
-def _shard(folder: Path, index: int) -> Path:
-    return folder / f"speech-{index:05d}.tar"
-
-
-def _count_shards(folder: Path) -> int:
-    """Number of tar files from the first to the one before the first that is not there."""
-    return next(index for index in itertools.count() if not _shard(folder, index).is_file())
-
-
-def _missing_shards(
-    rows: Dataset | IterableDataset, out: Path, is_cut: bool, max_seconds: float, max_gap_seconds: float, size: int
-) -> Iterator[tuple[int, list[tuple[dict[str, Any], str | None]]]]:
-    """Numbers of the shards that are not there, and their segments, each with the reason why it cannot be used."""
-    first = _count_shards(out)
-    if is_cut:
-        # no audio is read for it, only the files beside it
-        cut = itertools.chain.from_iterable(cut_row(row, max_seconds, max_gap_seconds) for row in rows)
-        segments = itertools.islice(cut, first * size, None)
-    else:
-        stream = rows.to_iterable_dataset() if isinstance(rows, Dataset) else rows
-        segments = ((row, None) for row in stream.skip(first * size))
-    # it vanishes when done, and is for terminals only (`disable=None`)
-    options = {"desc": "transcribing", "unit": " segments", "leave": False, "disable": None}
-    with logging.tqdm(initial=first * size, **options) as bar:
-        for index in itertools.count(first):
-            shard = list(itertools.islice(segments, size))
-            if not shard:
-                return
-            if not _shard(out, index).is_file():
-                yield index, shard
-            bar.update(len(shard))
-
-
 def _write_shard(
     file: Path,
-    segments: list[tuple[dict[str, Any], str | None]],
+    segments: list[Segment],
     recognize: _Recognizer,
     settings: Mapping[str, Any],
 ):
@@ -211,7 +170,7 @@ def _write_shard(
 
 
 def _transcribe(
-    batch: list[tuple[dict[str, Any], str | None]], recognize: _Recognizer, settings: Mapping[str, Any]
+    batch: list[Segment], recognize: _Recognizer, settings: Mapping[str, Any]
 ) -> list[tuple[dict[str, Any], str | tuple[str, np.ndarray, int]]]:
     """Text, samples and their rate of each segment of a batch, or the reason why it cannot be used."""
     decoded: dict[int, tuple[np.ndarray, int]] = {}
@@ -260,21 +219,5 @@ def _add_recording(archive: tarfile.TarFile, key: str, row: dict[str, Any], text
         archive.addfile(member, io.BytesIO(content))
 
 
-def _finish(out: Path, description: dict[str, Any]) -> dict[str, Any]:
-    """Writes what was rejected and the totals."""
-    files = [_shard(out, index).with_suffix(".json") for index in range(_count_shards(out))]
-    summaries = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    rejected = [entry for summary in summaries for entry in summary["rejected"]]
-    write_lines(out / REJECTED_FILE, rejected)
-    totals = {
-        "num_rows": sum(summary["num_rows"] for summary in summaries),
-        "num_rejected": len(rejected),
-        "num_shards": len(summaries),
-        "hours": sum(summary["seconds"] for summary in summaries) / 3600,
-    }
-    if not totals["num_rows"]:
-        why = f"no segment can be used ({out / REJECTED_FILE}), {rejected[0]}" if rejected else "there is no row"
-        raise ValueError(f"`source`: of {description['source']['path']} {why}. Check path and format.")
-    description = {**description, "complete": True, "totals": totals}
-    write_lines(out / DESCRIPTION_FILE, [description], indent=2)
-    return description
+def _read_summary(file: Path) -> dict[str, Any]:
+    return json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
