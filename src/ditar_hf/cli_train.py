@@ -1,5 +1,6 @@
 """The command that trains DiTAR. Heavy packages are imported by the commands that need them."""
 
+import atexit
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -51,9 +52,11 @@ def train(
     with exits_with_2(ValueError, OSError, ImportError):
         from .training.audio import UnusableAudioError
         from .training.checkpoints import RunError
+        from .training.process_group import leave_process_group
         from .training.run import TrainingRun
         from .training.run_parts import make_trainer
 
+        atexit.register(leave_process_group)
         training: dict[str, Any] = given(output_dir=out, max_steps=max_steps)
         overrides = given(model=model, vae=vae, lm=lm, new_language=new_language)
         if data:
@@ -67,10 +70,8 @@ def train(
         trainer.train(resume_from_checkpoint=resume)
     if trainer.was_stopped:
         typer.echo(f"{trainer.folder}: stopped by SIGTERM, go on with --resume", err=True)
-        trainer.accelerator.end_training()  # processes that leave their group standing may abort
         raise typer.Exit(STOPPED_BY_SIGTERM)
     with exits_with_2(OSError):
         trainer.save_model()
     if trainer.is_world_process_zero():
         typer.echo(f"{trainer.folder}: the trained model")
-    trainer.accelerator.end_training()

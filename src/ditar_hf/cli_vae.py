@@ -1,5 +1,6 @@
 """Commands of the speech tokenizer. Heavy packages are imported by the commands that need them."""
 
+import atexit
 import shlex
 import sys
 from collections.abc import Iterable, Iterator
@@ -56,16 +57,17 @@ def train_vae(
     with exits_with_2(ValueError, OSError):
         from .training.audio import UnusableAudioError
         from .training.checkpoints import RunError
+        from .training.process_group import leave_process_group
         from .training.vae_arguments import VAETrainingArguments
         from .training.vae_trainer import VAETrainer
 
+        atexit.register(leave_process_group)
         trainer = VAETrainer(VAETrainingArguments.from_yaml(config))
     # a ValueError of another kind in a long run is an error of ours, and shown whole
     with exits_with_2(RunError, UnusableAudioError, ArithmeticError, OSError):
         trainer.train(resume=resume)
     if trainer.accelerator.is_main_process:
         typer.echo(f"{trainer.folder}: the trained tokenizer")
-    trainer.accelerator.end_training()
 
 
 @app.command()

@@ -20,6 +20,7 @@ from transformers import TrainerCallback
 from ditar_hf import DiTARForTextToSpeech, DiTARProcessor
 from ditar_hf.training.batches import TokenBudgetBatches
 from ditar_hf.training.checkpoints import find_checkpoints
+from ditar_hf.training.process_group import leave_process_group
 from ditar_hf.training.trainer import DiTARTrainer
 from ditar_hf.training.training_arguments import DiTARTrainingArguments
 
@@ -110,35 +111,40 @@ def sharding_of(model):
     }
 
 
-trainer = make_trainer("run", save_steps=1)
-gradients = gradients_of(trainer)
-trainer.train()
-found = {"gradients": gradients, "losses": losses_of(trainer)}
-if kind == "fsdp2":
-    found["sharding"] = sharding_of(trainer.model)
-trainer.save_model(str(folder / f"{kind}-model"))
-found["evaluation"] = {}
-for size in (1, 2):
-    trainer.args.per_device_eval_batch_size = size
-    found["evaluation"][size] = {k: v for k, v in trainer.evaluate().items() if "loss" in k}
-found["stopped"] = stops("broken")
+def main():
+    trainer = make_trainer("run", save_steps=1)
+    gradients = gradients_of(trainer)
+    trainer.train()
+    found = {"gradients": gradients, "losses": losses_of(trainer)}
+    if kind == "fsdp2":
+        found["sharding"] = sharding_of(trainer.model)
+    trainer.save_model(str(folder / f"{kind}-model"))
+    found["evaluation"] = {}
+    for size in (1, 2):
+        trainer.args.per_device_eval_batch_size = size
+        found["evaluation"][size] = {k: v for k, v in trainer.evaluate().items() if "loss" in k}
+    found["stopped"] = stops("broken")
 
-if kind == "ddp":
-    stopped = make_trainer("stopped", callbacks=[TerminateOne()])
-    stopped.train()
-    found["was_stopped"] = stopped.was_stopped
-    found["checkpoints"] = [path.name for path in find_checkpoints(stopped.folder)]
-else:
-    resumed = make_trainer("resumed")
-    resumed.train(resume_from_checkpoint=trainer.folder / "checkpoint-1")
-    found["resumed"] = all(
-        torch.equal(full(p), full(q))
-        for p, q in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True)
-    )
-    half = make_trainer("half", bf16=True, activation_checkpointing=True)
-    half.train()
-    found["half_losses"] = losses_of(half)
-    found["half_dtypes"] = sharding_of(half.model)["dtypes"]
+    if kind == "ddp":
+        stopped = make_trainer("stopped", callbacks=[TerminateOne()])
+        stopped.train()
+        found["was_stopped"] = stopped.was_stopped
+        found["checkpoints"] = [path.name for path in find_checkpoints(stopped.folder)]
+    else:
+        resumed = make_trainer("resumed")
+        resumed.train(resume_from_checkpoint=trainer.folder / "checkpoint-1")
+        found["resumed"] = all(
+            torch.equal(full(p), full(q))
+            for p, q in zip(resumed.model.parameters(), trainer.model.parameters(), strict=True)
+        )
+        half = make_trainer("half", bf16=True, activation_checkpointing=True)
+        half.train()
+        found["half_losses"] = losses_of(half)
+        found["half_dtypes"] = sharding_of(half.model)["dtypes"]
 
-torch.save(found, folder / f"{kind}-{trainer.args.process_index}.pt")
-trainer.accelerator.end_training()
+    torch.save(found, folder / f"{kind}-{trainer.args.process_index}.pt")
+
+
+if __name__ == "__main__":
+    main()
+    leave_process_group()
