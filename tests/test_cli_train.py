@@ -1,6 +1,7 @@
 """`ditar train`: every way to train and to fine-tune, each by its own example file, and how it ends on bad input."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from datasets import Dataset
 from safetensors.torch import load_file
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, pipeline
@@ -91,8 +93,20 @@ def test_a_new_voice(shortened, model, speech, tmp_path):
     assert "broken.wav" in (out / "rejected-0.jsonl").read_text()
 
 
+def test_the_old_voices_do_not_speak_in_place_of_the_new_one(shortened, model, speech, tmp_path):
+    processor = DiTARProcessor.from_pretrained(model)
+    processor.add_voice("old", np.sin(np.arange(24_000) / 20) / 2, 24_000, "we go")
+    processor.default_voice = "old"
+    processor.save_pretrained(model)
+    for name, voices in (("voice", set()), ("full", {"old"})):
+        train(shortened(f"finetune/{name}"), "--model", model, "--data", speech, "--out", tmp_path / name)
+        trained = DiTARProcessor.from_pretrained(tmp_path / name)
+        assert set(trained.voices) == voices and (trained.default_voice is None) == (not voices)
+
+
 def test_all_weights_on_more_speech(shortened, model, speech, tmp_path):
-    train(shortened("finetune/full"), "--model", model, "--data", speech, "--data", speech, "--out", tmp_path / "full")
+    file = shortened("finetune/full", training={"max_steps": "2e0"})  # a string in YAML 1.1
+    train(file, "--model", model, "--data", speech, "--data", speech, "--out", tmp_path / "full")
     assert speaks(tmp_path / "full")
 
 
@@ -104,13 +118,19 @@ def test_lora(shortened, model, speech, tmp_path):
     assert all(torch.equal(value, load_file(model / "model.safetensors")[name]) for name, value in before.items())
     assert (out / "adapter_model.safetensors").is_file() and not (out / "model.safetensors").exists()
     assert pipeline("text-to-speech", model=str(out), tokenizer=str(out), processor=str(out))("we go")["audio"].size
-    # and it goes on like any run
-    (out / "adapter_model.safetensors").unlink()
-    longer = shortened("finetune/lora", training={"max_steps": 4, "lr_scheduler_type": "constant"})
-    train(longer, "--model", model, "--data", speech, "--out", tmp_path / "other")
-    longer = shortened("finetune/lora", training={"max_steps": 6, "lr_scheduler_type": "constant"})
-    train(longer, "--model", model, "--data", speech, "--out", tmp_path / "other", "--resume")
-    assert find_checkpoints(tmp_path / "other")[-1].name == "checkpoint-6"
+    # all of it is frozen: nothing would be learnt
+    refused = train(shortened("finetune/full"), "--model", out, "--data", speech, "--out", tmp_path / "next", code=2)
+    assert "is an adapter: merge it" in refused.output
+
+
+def test_an_adapter_is_resumed_bit_for_bit(shortened, model, speech, tmp_path):
+    pytest.importorskip("peft")
+    options = ["--model", model, "--data", speech, "--out"]
+    for name, max_steps, more in (("whole", 4, []), ("broken", 2, []), ("broken", 4, ["--resume"])):
+        file = shortened("finetune/lora", training={"max_steps": max_steps, "lr_scheduler_type": "constant"})
+        train(file, *options, tmp_path / name, *more)
+    whole, broken = (load_file(tmp_path / name / "adapter_model.safetensors") for name in ("whole", "broken"))
+    assert whole.keys() == broken.keys() and all(torch.equal(broken[name], value) for name, value in whole.items())
 
 
 @pytest.mark.parametrize("lora", [None, {"r": 2}], ids=["full", "lora"])
@@ -210,6 +230,51 @@ def test_another_model_is_not_trained_on(shortened, model, speech, tmp_path, lor
     assert "`weights` was" in result.output
 
 
+def test_an_alignment_head_grows_with_the_vocabulary(shortened, model, speech, tmp_path):
+    trained = DiTARForTextToSpeech.from_pretrained(model, alignment_loss_weight=0.2)
+    trained.save_pretrained(model)
+    (speech / "metadata.csv").write_text(
+        "file_name,text\n0.wav,Grüße aus Köln\n1.wav,Schöne Bücher\n5.wav,Ich möchte nach"
+    )
+    file = shortened("finetune/language", training={"lr_scheduler_kwargs": {"num_decay_steps": 1}})
+    options = ["--data", speech, "--language", "de", "--new-language", "de", "--out", tmp_path / "german"]
+    train(file, "--model", model, *options)
+    old = trained.alignment_head.symbol_proj.weight
+    base = DiTARForTextToSpeech.from_pretrained(tmp_path / "german" / "base").alignment_head.symbol_proj.weight
+    assert len(base) > len(old) and torch.equal(base[: len(old)], old)
+
+
+def test_a_try_without_a_checkpoint_leaves_nothing_to_the_next(vae, speech, tmp_path):
+    """Neither its vocabulary nor its list of what could not be used, which is mended meanwhile."""
+    config = {"encoder_config": TINY_BLOCKS, "locdit_config": TINY_BLOCKS, "lm_config": TINY_BLOCKS}
+    values = {"vae": str(vae), "config": config, "batches": {"max_positions": 100}, "data": [{"path": str(speech)}]}
+    file, out = tmp_path / "run.yaml", tmp_path / "run"
+    file.write_text(yaml.safe_dump({**values, "training": {**SHORT, "output_dir": str(out)}}))
+    metadata = (speech / "metadata.csv").read_text()
+    (speech / "metadata.csv").write_text("file_name,text\n0.wav,a cat\nbroken.wav,a cat")
+    train(file)
+    for checkpoint in find_checkpoints(out):
+        shutil.rmtree(checkpoint)
+    (speech / "metadata.csv").write_text(metadata.rpartition("\n")[0])
+    train(file)
+    tokenizer = DiTARProcessor.from_pretrained(out).tokenizer
+    assert set(tokenizer.get_vocab()) == set(DiTARTokenizer.from_texts(TEXTS, "en-us").get_vocab())
+    assert not (out / "rejected-0.jsonl").exists()
+
+
+def test_another_stream_is_not_gone_on_with(shortened, model, speech, tmp_path):
+    """Of a stream of rows nothing is known beforehand but where it lies."""
+    rows = [{"audio": {"bytes": (speech / "0.wav").read_bytes(), "path": None}, "text": TEXTS[0]}] * 3
+    for name in ("one", "other"):
+        (tmp_path / name).mkdir()
+        Dataset.from_list(rows).to_parquet(tmp_path / name / "rows.parquet")
+    out = ["--model", model, "--out", tmp_path / "run"]
+    fields = {"path": str(tmp_path / "one"), "streaming": True}
+    train(shortened("finetune/voice", data=[fields]), *out)
+    file = shortened("finetune/voice", data=[{**fields, "path": str(tmp_path / "other")}], training={"max_steps": 4})
+    assert "`data[0].path` was" in train(file, *out, "--resume", code=2).output
+
+
 def test_rows_without_a_language_are_not_read_as_the_old_one(shortened, model, speech, tmp_path):
     options = ["--model", model, "--data", speech, "--new-language", "de", "--out", tmp_path / "run"]
     file = shortened("finetune/language", training={"lr_scheduler_kwargs": {"num_decay_steps": 1}})
@@ -224,6 +289,10 @@ def test_rows_without_a_language_are_not_read_as_the_old_one(shortened, model, s
         ({"training": {"learning_rate": "fast"}}, [], "could not convert string to float"),
         ({"filters": {"min_seconds": 1}, "data": [], "latents": [{"path": "x"}]}, [], "`filters` are for `data`"),
         ({"vae": "x"}, [], "`vae` is given with `model`"),
+        ({"config": {"stop_los_weight": 2}}, [], "`config: stop_los_weight` is given with `model`"),
+        ({"config": {"patch_size": 2}}, [], "`config: patch_size` is given with `model`"),
+        ({"training": {"num_train_epochs": 3}}, [], "`num_train_epochs` has no effect"),
+        ({"training": {"max_grad_norm": None}}, [], "`max_grad_norm` is None"),
         ({"text": "bpe"}, [], "name it as `lm`"),
         ({}, ["--data", "nowhere"], "there is no folder nowhere"),
         ({}, ["--resume"], "there is no whole checkpoint"),

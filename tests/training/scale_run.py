@@ -66,7 +66,9 @@ def make_trainer(name, batch=None, callbacks=None, **options):
     model = DiTARForTextToSpeech.from_pretrained(folder / "model")
     batch = torch.load(folder / "batches.pt")[args.process_index] if batch is None else batch
     batches = OneBatch(batch, args.process_index)
-    return DiTARTrainer(model, args, batches, examples, processing_class=processor, callbacks=callbacks)
+    return DiTARTrainer(
+        model, args, train_dataset=batches, eval_dataset=examples, processing_class=processor, callbacks=callbacks
+    )
 
 
 def full(tensor):

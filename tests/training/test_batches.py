@@ -1,9 +1,11 @@
 """Laws of batches: within the budget, every row once, resumable at any batch, and unusable rows are named."""
 
+import io
 import itertools
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
@@ -99,21 +101,58 @@ def test_what_is_longer_than_the_budget_is_named_and_the_rest_is_used():
     assert {i for batch in batches for i in batch["ids"]}.isdisjoint(name.split(": ")[1] for name in rejected)
 
 
-def speech_rows(encode_speech, languages):
+def speech_rows(encode_speech, languages, name="row", audio=None, **columns):
     """Rows of audio in these languages."""
-    audio = encode_speech(0.5)
+    audio = encode_speech(0.5) if audio is None else audio
     return Dataset.from_list(
         [
-            make_example(f"row-{index}", content=audio, text="be a big dog", language=language)
+            make_example(f"{name}-{index}", content=audio, text="be a big dog", language=language, **columns)
             for index, language in enumerate(languages)
         ],
         features=EXAMPLE_FEATURES,
     )
 
 
-def make_filtered(rows):
-    maker = ExampleMaker(PROCESSOR, ExampleArguments(max_unknown_tokens=100), FilterArguments(languages=["en"]))
-    return TokenBudgetBatches([WeightedRows("source", rows)], maker, BatchArguments(60, 4))
+def make_filtered(rows, max_positions=60, window_rows=4, **filters):
+    filters = FilterArguments(languages=["en"], **filters)
+    maker = ExampleMaker(PROCESSOR, ExampleArguments(max_unknown_tokens=100), filters)
+    sources = rows if isinstance(rows, list) else [WeightedRows("source", rows)]
+    return TokenBudgetBatches(sources, maker, BatchArguments(max_positions, window_rows))
+
+
+def test_what_the_filters_leave_out_does_not_lessen_the_share_of_a_source(encode_speech):
+    some = speech_rows(encode_speech, ["en", "de", "de", "de", "de"] * 6, "some")
+    sources = [WeightedRows("some", some), WeightedRows("all", speech_rows(encode_speech, ["en"] * 30, "all"))]
+    ids = [i for batch in take(make_filtered(sources, window_rows=64), 100) for i in batch["ids"]]
+    assert sum(i.startswith("some-") for i in ids) / len(ids) == pytest.approx(0.5, abs=0.08)
+
+
+def test_a_source_of_which_nothing_can_be_used_is_not_passed_over(encode_speech):
+    sources = [
+        WeightedRows("broken", speech_rows(encode_speech, ["en"] * 3, audio=b"")),
+        WeightedRows("good", make_rows(9)),
+    ]
+    with pytest.raises(UnusableAudioError, match="broken: row-"):
+        next(iter(make_filtered(sources)))
+
+
+@pytest.mark.parametrize("max_positions", [40, 60, 220])
+def test_no_batch_is_over_the_budget_where_speech_is_longer_than_stated(encode_speech, max_positions):
+    rows = speech_rows(encode_speech, ["en"] * 20, audio=encode_speech(0.55), duration_seconds=0.5)
+    batches = take(make_filtered(rows, max_positions, 20), 20)
+    assert all(batch["input_ids"].numel() <= max_positions for batch in batches)
+    assert not any(batch["rejected"] for batch in batches)
+
+
+def test_what_is_too_short_when_its_silent_end_is_off_is_left_out(encode_speech):
+    samples, rate = soundfile.read(io.BytesIO(encode_speech(0.2)))
+    silent = io.BytesIO()
+    soundfile.write(silent, np.concatenate([samples, np.zeros(rate)]), rate, format="WAV")
+    short = WeightedRows("short", speech_rows(encode_speech, ["en"] * 4, "short", silent.getvalue()))
+    long = WeightedRows("long", speech_rows(encode_speech, ["en"] * 4, "long", encode_speech(0.8)))
+    batches = take(make_filtered([short, long], min_seconds=0.5), 8)
+    assert all(i.startswith("long-") for batch in batches for i in batch["ids"])
+    assert sum(batch["num_left_out"] for batch in batches) and not any(batch["rejected"] for batch in batches)
 
 
 def test_rows_that_the_filters_leave_out_are_counted_however_many_they_are(encode_speech):

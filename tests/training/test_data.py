@@ -228,6 +228,20 @@ def test_what_tells_that_a_source_has_changed(tmp_path, put_tar, emilia):
         (tmp_path / "files" / "b.wav").unlink()
 
 
+def test_a_source_may_be_moved_but_not_get_other_texts(tmp_path, put_tar, emilia):
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        put_tar(tmp_path / folder / "EN-0.tar", emilia(0))
+    sources = [AudioSource(str(tmp_path / folder / "*.tar"), streaming=True) for folder in ("here", "there")]
+    assert describe_rows(sources[0], sources[0].read()) == describe_rows(sources[1], sources[1].read())
+    rows = [{"id": "a", "text": "one"}, {"id": "b", "text": "two"}]
+    hashes = [
+        describe_rows(sources[0], Dataset.from_list(some))["rows_hash"]
+        for some in (rows, [rows[0], {**rows[1], "text": "2"}])
+    ]
+    assert hashes[0] != hashes[1]
+
+
 def test_a_row_without_audio_is_left_to_the_decoder(tmp_path):
     rows = {"audio": [{"bytes": clip(100), "path": None}, None], "text": ["One.", "Two."]}
     Dataset.from_dict(rows).cast_column("audio", Audio()).save_to_disk(tmp_path)

@@ -18,7 +18,7 @@ from ditar_hf.training.collator import DiTARDataCollator
 from ditar_hf.training.data import AudioSource
 from ditar_hf.training.examples import ExampleArguments, ExampleMaker
 from ditar_hf.training.filters import FilterArguments
-from ditar_hf.training.latents import encode_source, hash_vae, load_latents
+from ditar_hf.training.latents import describe_latents, encode_source, hash_vae, load_latents
 
 RATE, PATCH_LENGTH = 24_000, 2400
 LENGTHS = [5000, 2400, 12_345, 1, 7200, 2401, 30_000, 600]
@@ -96,6 +96,15 @@ def test_rows_come_back_in_the_order_of_the_source(vae, source, tmp_path, stream
     assert with_numpy.shape == (12, 8) and with_numpy.dtype == np.float32
     if streaming:
         assert rows.num_shards == 4
+
+
+def test_a_store_is_told_from_another_without_a_copy_of_it(make_vae, vae, source, tmp_path, monkeypatch):
+    encode_source(vae, source, tmp_path / "store", FILTERS, **SETTINGS)
+    encode_source(make_vae(seed=1), source, tmp_path / "other", FILTERS, **SETTINGS)
+    monkeypatch.setattr("ditar_hf.training.latents.load_dataset", None)
+    description = describe_latents(tmp_path / "store")
+    shutil.copytree(tmp_path / "store", tmp_path / "moved")
+    assert describe_latents(tmp_path / "moved") == description != describe_latents(tmp_path / "other")
 
 
 def test_what_was_rejected_is_named(vae, source, tmp_path):

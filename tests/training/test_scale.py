@@ -126,8 +126,8 @@ def make_trainer(folder, tmp_path):
         return DiTARTrainer(
             DiTARForTextToSpeech.from_pretrained(folder / "model") if model is None else model,
             args,
-            FixedBatches(torch.load(folder / "batches.pt")),
-            torch.load(folder / "held_out.pt"),
+            train_dataset=FixedBatches(torch.load(folder / "batches.pt")),
+            eval_dataset=torch.load(folder / "held_out.pt"),
             processing_class=DiTARProcessor.from_pretrained(folder / "model"),
         )
 

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import IterableDataset
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.utils.data import Subset
+from transformers import Trainer
 
 from ditar_hf import DiTARForTextToSpeech, DiTARProcessor, DiTARTokenizer
 from ditar_hf.modeling import modeling_ditar
@@ -124,7 +127,7 @@ def make_trainer(model_folder, tars, tmp_path):
         if batches is None:
             sources = [WeightedRows("tars", AudioSource(tars).read())]
             batches = TokenBudgetBatches(sources, ExampleMaker(processor), BatchArguments(60, 5))
-        return DiTARTrainer(model, args, batches, eval_dataset, processing_class=processor)
+        return DiTARTrainer(model, args, train_dataset=batches, eval_dataset=eval_dataset, processing_class=processor)
 
     return make
 
@@ -204,6 +207,10 @@ def test_evaluation_is_the_same_every_time_and_a_mean_over_examples(make_trainer
     assert first["eval_diffusion_loss"] == pytest.approx(expected, rel=1e-5)
     expected = sum(n * row["eval_stop_loss"] for n, row in zip((4, 10, 6), single, strict=True)) / 20
     assert first["eval_stop_loss"] == pytest.approx(expected, rel=1e-5)
+    # and what is learnt after it has the same noise as without
+    state = torch.random.get_rng_state()
+    trainer.evaluate()
+    assert torch.equal(torch.random.get_rng_state(), state)
     # as the model itself has it
     model = trainer.model.eval()
     with torch.no_grad():
@@ -280,6 +287,7 @@ def test_going_back_keeps_what_was_written_last(make_trainer, tmp_path):
     back = make_trainer(save_steps=1, **{**options, "max_steps": 7})
     back.train(resume_from_checkpoint=tmp_path / "run/checkpoint-6")
     assert [path.name for path in back.run_folder.find_checkpoints()] == ["checkpoint-8", "checkpoint-7"]
+    os.utime(tmp_path / "run/checkpoint-8/run.json")  # as a copy may do, which does not keep times
     make_trainer(save_steps=1, **options).train(resume_from_checkpoint=True)  # from 7, not from 8
     assert [path.name for path in back.run_folder.find_checkpoints()] == ["checkpoint-7", "checkpoint-8"]
 
@@ -313,6 +321,27 @@ def test_a_full_disk_leaves_the_last_checkpoint_as_it_was(make_trainer, tmp_path
     with pytest.raises(OSError, match="checkpoint-2 cannot be written, earlier checkpoints are as they were"):
         trainer.train()
     assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-1"]
+
+
+def test_a_full_disk_at_the_end_leaves_nothing_half_written(make_trainer, tmp_path, monkeypatch):
+    trainer = make_trainer(max_steps=1, save_steps=1)
+    trainer.train()
+
+    def fill(self, output_dir, _internal_call=False):
+        Path(output_dir).mkdir()
+        Path(output_dir, "model.safetensors").write_bytes(b"half")
+        raise SafetensorError("I/O error: No space left on device")
+
+    monkeypatch.setattr(Trainer, "save_model", fill)
+    with pytest.raises(OSError, match="run cannot be written"):
+        trainer.save_model()
+    assert [path.name for path in (tmp_path / "run").iterdir() if path.is_dir()] == ["checkpoint-1"]
+
+
+def test_a_stream_to_evaluate_on_is_refused(make_trainer):
+    stream = IterableDataset.from_generator(lambda: iter([]))
+    with pytest.raises(ValueError, match="`eval_dataset` is a stream"):
+        make_trainer(eval_dataset=stream, eval_strategy="steps", eval_steps=1).evaluate()
 
 
 def test_a_checkpoint_killed_while_it_is_written_is_not_there(make_trainer, tmp_path, monkeypatch):

@@ -49,7 +49,7 @@ def main() -> int:
         world_size=args.world_size,
     )
     callbacks = [KillAtStep(kill_at_step)] if kill_at_step else []
-    trainer = DiTARTrainer(model, args, batches, processing_class=processor, callbacks=callbacks)
+    trainer = DiTARTrainer(model, args, train_dataset=batches, processing_class=processor, callbacks=callbacks)
     trainer.train(resume_from_checkpoint=resume)
     if trainer.was_stopped:
         return 143

@@ -29,6 +29,19 @@ class DiTARAlignmentHead(nn.Module):
         self.key_proj = nn.Linear(hidden_size, self.pointer_size, bias=False)
         self.symbol_proj = nn.Linear(hidden_size, config.lm_config.vocab_size)
 
+    @torch.no_grad()
+    def add_symbols(self, number: int):
+        """
+        Makes place for new tokens of the vocabulary; the head says of old ones what it said before.
+
+        Args:
+            number (`int`): How many.
+        """
+        old = self.symbol_proj
+        self.symbol_proj = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
+        self.symbol_proj.weight.zero_()[: old.out_features] = old.weight
+        self.symbol_proj.bias.zero_()[: old.out_features] = old.bias
+
     def forward(
         self, hidden_states: torch.Tensor, input_ids: torch.Tensor, alignment_targets: torch.Tensor
     ) -> torch.Tensor:

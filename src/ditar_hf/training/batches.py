@@ -146,19 +146,22 @@ class TokenBudgetBatches(TorchIterableDataset):
         return random.Random("-".join(map(str, (self.seed, self.rank, *key))))
 
     def _read_window(self, window: int, readers: list[RowReader], rejected: "Rejected") -> list[Outline]:
-        """Outlines of the next rows, each source as often as its weight says."""
-        rng, outlines, num_failures = self._random("window", window), [], 0
-        weights, epochs = [source.weight for source in self.sources], [reader.epoch for reader in readers]
-        while len(outlines) < self.arguments.window_rows:
-            index = rng.choices(range(len(readers)), weights)[0]
-            row = next(readers[index])
-            name = f"{self.sources[index].name}: {row['id']}"
+        """Outlines of the next rows that can be used, each source as often as its weight says."""
+        rng, weights = self._random("window", window), [source.weight for source in self.sources]
+        indices = rng.choices(range(len(readers)), weights, k=self.arguments.window_rows)
+        return [self._next_outline(self.sources[index].name, readers[index], rejected) for index in indices]
+
+    def _next_outline(self, source: str, reader: RowReader, rejected: "Rejected") -> Outline:
+        """The next row of a source that can be used: what the filters leave out does not lessen its share."""
+        first_epoch, num_failures = reader.epoch, 0
+        while True:
+            row = next(reader)
+            name = f"{source}: {row['id']}"
             try:
-                outlines.append(self._outline(row, name))
-                epochs[index], num_failures = readers[index].epoch, 0
+                return self._outline(row, name)
             except LeftOutError as error:
                 rejected.num_left_out += 1
-                if readers[index].epoch > epochs[index] + 1:
+                if reader.epoch > first_epoch + 1:
                     raise UnusableAudioError(
                         f"`filters` leave out all rows; the last one is {name}: {error}."
                     ) from error
@@ -166,7 +169,6 @@ class TokenBudgetBatches(TorchIterableDataset):
                 rejected.reasons[name] = str(error)
                 num_failures += 1
                 _refuse_to_go_on(num_failures, name, error)
-        return outlines
 
     def _outline(self, row: Mapping[str, Any], name: str) -> Outline:
         outline = self.maker.outline(row)
@@ -194,6 +196,10 @@ class TokenBudgetBatches(TorchIterableDataset):
         for outline in outlines:
             try:
                 examples.append(self.maker.complete(outline))
+            except LeftOutError as error:
+                rejected.num_left_out += 1
+                rejected.num_in_a_row += 1
+                _refuse_to_go_on(rejected.num_in_a_row, outline.name, error)
             except UNUSABLE as error:
                 rejected.reasons[outline.name] = str(error)
                 rejected.num_in_a_row += 1

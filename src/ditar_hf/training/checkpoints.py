@@ -4,9 +4,12 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
 
 RUN_FILE = "run.json"
 
@@ -64,6 +67,29 @@ def differing_fields(old: Any, new: Any, name: str = "") -> list[tuple[str, Any,
     else:
         return [] if old == new else [(name, old, new)]
     return [difference for place, before, after in places for difference in differing_fields(before, after, place)]
+
+
+@contextmanager
+def removed_if_not_written(partial: Path, name: Path) -> Iterator[None]:
+    """
+    Takes away what is half-written when a block fails.
+
+    Args:
+        partial (`Path`): Folder that the block writes.
+        name (`Path`): What it would have become, for the message.
+
+    Raises:
+        OSError: If the block cannot write, such as on a full disk.
+    """
+    try:
+        yield
+    except BaseException as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        # on a full disk the writers of torch and safetensors raise errors of their own kinds
+        is_torch_write = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
+        if not isinstance(error, OSError | SafetensorError) and not is_torch_write:
+            raise
+        raise OSError(f"{name} cannot be written, earlier checkpoints are as they were: {error}") from error
 
 
 def move_files(partial: Path, folder: Path):

@@ -10,7 +10,7 @@ torchcodec; `datasets` wants it only where it makes rows of audio files itself, 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from datasets import Dataset, IterableDataset
@@ -169,16 +169,19 @@ def describe_rows(source: AudioSource, rows: Dataset | IterableDataset) -> dict[
         rows (`datasets.Dataset` or `datasets.IterableDataset`): What it gave.
 
     Returns:
-        `dict`: Number of rows and a hash of their ids; of tar files and manifests that are streamed, whose rows are
-        not known before they are read, number and a hash of names and sizes; of other streams nothing.
+        `dict`: Number of rows and a hash of their ids and texts; of tar files and manifests that are streamed, whose
+        rows are not known before they are read, number and a hash of names and sizes; of other streams nothing.
     """
     if isinstance(rows, Dataset):
         # a batch at a time: of a large manifest they would not fit into memory
-        ids = rows.select_columns("id").iter(batch_size=10_000)
-        lines, name = (identifier for batch in ids for identifier in batch["id"]), "rows"
+        columns = [name for name in ("id", "text") if name in rows.column_names]
+        parts = rows.select_columns(columns).iter(batch_size=10_000)
+        lines = (" ".join(map(str, row)) for part in parts for row in zip(*(part[c] for c in columns), strict=True))
+        name = "rows"
     elif source.resolve_format() in FILES_OF_STREAMS:
         find, name = FILES_OF_STREAMS[source.resolve_format()]
-        lines = (f"{url} {size}" for url, size in find(source.path).items())
+        # without their folder, so that they may be moved
+        lines = (f"{PurePosixPath(url).name} {size}" for url, size in find(source.path).items())
     else:
         return {}
     count, digest = 0, hashlib.sha256()

@@ -119,7 +119,9 @@ class ExampleMaker:
             self._refuse(self.filters.find_fault_of_length(row, seconds))
         input_ids = self._tokens(row)
         num_patches = -int(-seconds * extractor.sampling_rate // extractor.patch_length)
-        return Outline(row, input_ids, len(input_ids) + 1 + num_patches)
+        # a stated length is rounded, and so is that of resampled speech
+        spare = 0 if row.get("latents") is not None else 1
+        return Outline(row, input_ids, len(input_ids) + 1 + num_patches + spare)
 
     def complete(self, outline: Outline) -> dict[str, Any]:
         """
@@ -148,7 +150,7 @@ class ExampleMaker:
         sampling_rate = self.processor.feature_extractor.sampling_rate
         samples = resample_audio(samples, rate, sampling_rate)
         example["audio"] = {"array": samples, "sampling_rate": sampling_rate}
-        if len(outline.input_ids) + 1 + self.count_patches(example) > outline.num_positions + 1:
+        if len(outline.input_ids) + 1 + self.count_patches(example) > outline.num_positions:
             raise UnusableAudioError("it is longer than its source states")  # and the batch would be over its budget
         return example
 

@@ -185,6 +185,20 @@ def load_latents(
     return load_dataset("parquet", data_files=files, split="train", streaming=streaming).with_format("torch")
 
 
+def describe_latents(path: str | os.PathLike) -> dict[str, Any]:
+    """
+    What tells a store from another, wherever it lies.
+
+    Args:
+        path (`str` or `os.PathLike`): Folder of a complete store.
+
+    Returns:
+        `dict` of `vae_hash`, `source`, `filters`, `settings` and `totals`.
+    """
+    description = _store(path).read_description()
+    return {name: description[name] for name in ("vae_hash", "source", "filters", "settings", "totals")}
+
+
 def _store(folder: str | os.PathLike) -> Store:
     return Store(Path(folder), "latents", "latents.json", FORMAT_VERSION, "latents-{:05d}.parquet")
 

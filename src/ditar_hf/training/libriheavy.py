@@ -16,6 +16,7 @@ import fsspec
 from datasets import Dataset, IterableDataset
 from datasets.exceptions import DatasetGenerationError
 
+from .audio import UnusableAudioError
 from .schema import EXAMPLE_FEATURES, make_example
 from .tars import find_files
 
@@ -112,7 +113,7 @@ def _rows_of_manifests(
                     number += 1
                     yield _row_of_cut(json.loads(line), audio_dir, language)
         except DAMAGE as error:
-            raise ValueError(
+            raise UnusableAudioError(
                 f"`path`: {url} is damaged near line {number}, or is none of libriheavy: {error!r}. Fetch it again."
             ) from error
 

@@ -12,6 +12,22 @@ from .filters import FilterArguments
 from .training_arguments import DiTARTrainingArguments
 from .yaml_fields import build, read_yaml, refuse_unknown_fields
 
+# Fields of [`DiTARConfig`] that change how a trained model learns, and nothing of what it is
+TRAINING_FIELDS = {
+    *("alignment_loss_weight", "condition_dropout", "history_noise_std", "num_noise_samples", "sample_latents"),
+    *("stop_loss_weight", "stop_positive_weight"),
+    *("timestep_distribution", "timestep_logit_mean", "timestep_logit_std"),
+}
+# Arguments of the `Trainer` that mean nothing here, whatever they are
+UNUSED_ARGUMENTS = {
+    *("num_train_epochs", "per_device_train_batch_size", "dataloader_drop_last", "label_smoothing_factor"),
+    *("resume_from_checkpoint", "ignore_data_skip"),
+}
+UNUSED_ARGUMENTS_MESSAGE = (
+    "has no effect: batches have no end and are packed by `batches: max_positions`, and `--resume` goes on. "
+    "Leave it out."
+)
+
 
 @dataclass
 class LatentSource:
@@ -63,7 +79,7 @@ class TrainingRun:
         latents (`list[LatentSource]`, *optional*): Speech that was encoded before.
         model (`str`, *optional*): Folder or Hub id of a trained DiTAR, to go on from.
         config (`dict`, *optional*):
-            Fields of [`DiTARConfig`], and `preset`, a size of it. With `model` only fields that change no size.
+            Fields of [`DiTARConfig`], and `preset`, a size of it. With `model` only those that training reads.
         attn_implementation (`str`, *optional*):
             How attention is computed, in training and in what is spoken by the way: `"sdpa"`, `"eager"`,
             `"flash_attention_2"` … The library decides by default.
@@ -75,6 +91,9 @@ class TrainingRun:
         new_language (`str`, *optional*): Language whose phones are added to the vocabulary of `model`.
         num_vocabulary_rows (`int`, *optional*, defaults to 20000):
             Rows whose texts a vocabulary is made from, and length bounds of generation.
+        keep_voices (`bool`, *optional*, defaults to `True`):
+            Whether the named voices of `model` stay, its default voice too. After a training on one new voice they
+            would speak in a voice between the two.
         lora ([`LoraArguments`], *optional*): Train an adapter rather than the whole `model`.
         filters ([`FilterArguments`], *optional*): Which rows are used, by what their source states.
         examples ([`ExampleArguments`], *optional*): How rows become examples, and which do not.
@@ -98,6 +117,7 @@ class TrainingRun:
     languages: list[str] = field(default_factory=lambda: ["en-us"])
     new_language: str | None = None
     num_vocabulary_rows: int = 20_000
+    keep_voices: bool = True
     lora: LoraArguments | None = None
     filters: FilterArguments = field(default_factory=FilterArguments)
     examples: ExampleArguments = field(default_factory=ExampleArguments)
@@ -109,6 +129,11 @@ class TrainingRun:
         fresh = {"vae": self.vae, "lm": self.lm, "config: preset": self.config.get("preset")}
         if self.model is not None and (given := [name for name, value in fresh.items() if value is not None]):
             raise ValueError(f"`{given[0]}` is given with `model`, which has its own: leave one of them out.")
+        if self.model is not None and (sizes := sorted(self.config.keys() - TRAINING_FIELDS)):
+            raise ValueError(
+                f"`config: {sizes[0]}` is given with `model`, which has its own: only what training reads may be "
+                f"changed ({', '.join(sorted(TRAINING_FIELDS))})."
+            )
         if "attn_implementation" in self.config:
             raise ValueError("`attn_implementation` is no field of a model: take it out of `config`, to its level.")
         if self.latents and self.filters != FilterArguments():
@@ -171,10 +196,20 @@ class TrainingRun:
             ValueError: If a key is unknown, or a value out of its range.
         """
         refuse_unknown_fields(DiTARTrainingArguments, self.training, "training")
-        numbers = {entry.name for entry in dataclasses.fields(DiTARTrainingArguments) if "float" in str(entry.type)}
+        if unused := sorted(UNUSED_ARGUMENTS & self.training.keys()):
+            raise ValueError(f"`training`: `{unused[0]}` {UNUSED_ARGUMENTS_MESSAGE}")
+        fields = dataclasses.fields(DiTARTrainingArguments)
+        kinds = {k: next((e.type for e in fields if e.name == k), None) for k in self.training}
         try:
-            # YAML 1.1 takes 1e-4, which has no point, for a string
-            values = {k: float(v) if k in numbers and isinstance(v, str) else v for k, v in self.training.items()}
+            values = {name: _to_number(value, str(kinds[name])) for name, value in self.training.items()}
             return DiTARTrainingArguments(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"`training`: {error}") from error
+
+
+def _to_number(value: Any, kind: str) -> Any:
+    """YAML 1.1 takes 1e-4 and 1e5, which have no point, for strings."""
+    if not isinstance(value, str) or "str" in kind or not ("float" in kind or "int" in kind):
+        return value
+    number = float(value)
+    return int(number) if "float" not in kind and number.is_integer() else number

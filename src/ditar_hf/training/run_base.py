@@ -42,14 +42,15 @@ def needs_base(run: TrainingRun) -> bool:
     return run.model is None or run.new_language is not None
 
 
-def prepare_base(run: TrainingRun, sources: list[WeightedRows], folder: Path) -> Path:
+def prepare_base(run: TrainingRun, sources: list[WeightedRows], folder: Path, resume: bool = False) -> Path:
     """
-    Makes what a run begins with, or finds it.
+    Makes what a run begins with, or finds what it began with when it is resumed.
 
     Args:
         run ([`TrainingRun`]): The run.
         sources (`list[WeightedRows]`): Its data.
         folder (`Path`): The run's folder.
+        resume (`bool`, *optional*, defaults to `False`): Whether the run goes on from a checkpoint.
 
     Returns:
         `Path`: Folder of a model, its processor, and in `run.json` what it was made from.
@@ -59,9 +60,10 @@ def prepare_base(run: TrainingRun, sources: list[WeightedRows], folder: Path) ->
         ValueError: If there are no texts, or a part is refused.
     """
     base, partial, origin = folder / BASE_FOLDER, folder / f".partial-{BASE_FOLDER}", describe_base(run)
-    if base.is_dir():
+    if resume and base.is_dir():
         refuse_other_run(base, origin)
         return base
+    shutil.rmtree(base, ignore_errors=True)  # of a try that ended before its first checkpoint, maybe on other data
     shutil.rmtree(partial, ignore_errors=True)
     torch.manual_seed(origin["seed"])
     model, processor = _fresh(run, sources) if run.model is None else _with_new_language(run, sources)
@@ -82,6 +84,8 @@ def describe_base(run: TrainingRun) -> dict[str, Any]:
 def load(run: TrainingRun, name_or_path: str, **config: Any) -> tuple[DiTARForTextToSpeech, DiTARProcessor]:
     """A trained model with its processor, attending as the run says."""
     model = DiTARForTextToSpeech.from_pretrained(name_or_path, dtype=torch.float32, **_attention(run), **config)
+    if hasattr(model, "peft_config"):  # whose weights are all frozen, those of the model and its own
+        raise ValueError(f"`model` ({name_or_path}) is an adapter: merge it into its model, and train that.")
     return model, DiTARProcessor.from_pretrained(name_or_path)
 
 

@@ -9,11 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
+from transformers.trainer import TRAINER_STATE_NAME
 
-from .checkpoints import RUN_FILE, RunError, find_checkpoints, flush_folder, refuse_other_run
+from .checkpoints import (
+    RUN_FILE,
+    RunError,
+    find_checkpoints,
+    flush_folder,
+    refuse_other_run,
+    removed_if_not_written,
+)
 
 LOCK_FILE, PARTIAL_FOLDER = ".lock", ".partial"
+NUMBER = "number_written"
 # a schedule that does not know its end may be given another one while it is constant
 OPEN_ENDED = ("constant", "constant_with_warmup", "warmup_stable_decay")
 
@@ -49,7 +57,7 @@ class RunFolder:
     def find_checkpoints(self) -> list[Path]:
         """Whole checkpoints in the order in which they were written, which is another one after going back."""
         whole = [path for path in find_checkpoints(self.path) if (path / RUN_FILE).is_file()]
-        return sorted(whole, key=lambda path: (path / RUN_FILE).stat().st_mtime_ns)
+        return sorted(whole, key=_number_of)  # not by time, which a copy need not keep
 
     def check_resume(self, resume: str | Path | bool | None):
         """
@@ -82,20 +90,22 @@ class RunFolder:
         """
         self.check_resume(resume)
         if not resume:
+            self._rejected = set()
+            (self.path / f"rejected-{self.rank}.jsonl").unlink(missing_ok=True)  # of a try without a checkpoint
             return None
         checkpoints = self.find_checkpoints()
         checkpoint = checkpoints[-1] if resume is True else Path(resume)
         if not (checkpoint / RUN_FILE).is_file():
             last = f"the last whole one is {checkpoints[-1]}" if checkpoints else "there is no whole one"
             raise RunError(f"`resume`: {checkpoint} is no whole checkpoint; {last}.")
-        refuse_other_run(checkpoint, self.description, self._free_fields(checkpoint))
+        refuse_other_run(checkpoint, self.description, (NUMBER, *self._free_fields(checkpoint)))
         return checkpoint
 
     def _free_fields(self, checkpoint: Path) -> tuple[str, ...]:
         """Fields that may differ: where the rate is constant still, the end may be put elsewhere."""
         stored = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
         kind, kwargs = stored.get("lr_scheduler_type"), stored.get("lr_scheduler_kwargs") or {}
-        step = int(checkpoint.name.rpartition("-")[2])
+        step = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
         is_decaying = kind == "warmup_stable_decay" and step > stored["max_steps"] - kwargs.get("num_decay_steps", 0)
         return ("max_steps", "lr_scheduler_kwargs") if kind in OPEN_ENDED and not is_decaying else ()
 
@@ -118,16 +128,8 @@ class RunFolder:
         Raises:
             OSError: If it cannot be written, such as on a full disk; earlier checkpoints stay as they are.
         """
-        try:
+        with removed_if_not_written(self.partial, self.path / f"checkpoint-{step}"):
             yield
-        except BaseException as error:
-            shutil.rmtree(self.partial, ignore_errors=True)
-            # on a full disk the writers of torch and safetensors raise errors of their own kinds
-            is_torch_write = isinstance(error, RuntimeError) and "PytorchStreamWriter" in str(error)
-            if not isinstance(error, OSError | SafetensorError) and not is_torch_write:
-                raise
-            name = self.path / f"checkpoint-{step}"
-            raise OSError(f"{name} cannot be written, earlier checkpoints are as they were: {error}") from error
 
     def publish(self, step: int, total_limit: int | None):
         """
@@ -138,7 +140,9 @@ class RunFolder:
             total_limit (`int`, *optional*): Checkpoints kept; all of them by default.
         """
         name = f"checkpoint-{step}"
-        (self.partial / name / RUN_FILE).write_text(json.dumps(self.description, indent=2), encoding="utf-8")
+        number = 1 + max(map(_number_of, self.find_checkpoints()), default=0)
+        description = {**self.description, NUMBER: number}
+        (self.partial / name / RUN_FILE).write_text(json.dumps(description, indent=2), encoding="utf-8")
         flush_folder(self.partial)
         if (self.path / name).exists():  # a run went back, and came here again
             self._remove(self.path / name)
@@ -169,6 +173,11 @@ class RunFolder:
     def num_rejected(self) -> int:
         """Rows that this process could not use."""
         return len(self._rejected or ())
+
+
+def _number_of(checkpoint: Path) -> int:
+    """The place of a checkpoint in the order in which those of its run were written."""
+    return json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8")).get(NUMBER, 0)
 
 
 def _read_ids(file: Path) -> set[str]:

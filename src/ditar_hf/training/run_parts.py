@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..modeling.processing_ditar import DiTARProcessor
 from .batches import TokenBudgetBatches, WeightedRows
 from .data import describe_rows
 from .examples import UNUSABLE, ExampleMaker
-from .latents import load_latents
+from .latents import describe_latents, load_latents
 from .lora import add_lora
 from .run import TrainingRun
 from .run_base import BASE_FOLDER, load, needs_base, prepare_base
@@ -45,10 +46,12 @@ def make_trainer(run: TrainingRun, resume: bool = False) -> DiTARTrainer:
         with arguments.main_process_first(local=False, desc="model"):
             if arguments.process_index == 0:
                 with folder.claimed():
-                    prepare_base(run, sources, folder.path)
+                    prepare_base(run, sources, folder.path, resume)
         name_or_path, config = str((folder.path / BASE_FOLDER).resolve()), {}
-        num_known = None if run.model is None else len(load(run, run.model)[1].tokenizer)
+        num_known = None if run.model is None else len(DiTARProcessor.from_pretrained(run.model).tokenizer)
     model, processor = load(run, name_or_path, **config)
+    if not run.keep_voices:
+        processor.voices, processor.default_voice = {}, None
     _check_latents(run, model.vae)
     description = _describe(run, sources, model)
     maker = ExampleMaker(processor, run.examples, run.filters)
@@ -68,7 +71,7 @@ def make_trainer(run: TrainingRun, resume: bool = False) -> DiTARTrainer:
     return DiTARTrainer(
         trained,
         arguments,
-        batches,
+        train_dataset=batches,
         eval_dataset=_read_eval_examples(run, maker),
         processing_class=processor,
         description=description,
@@ -89,10 +92,14 @@ def _check_latents(run: TrainingRun, vae: nn.Module):
 def _describe(run: TrainingRun, sources: list[WeightedRows], model: nn.Module) -> dict[str, Any]:
     """What decides what is learnt, beside the trainer's arguments: data, settings and the weights to begin with."""
     values = dataclasses.asdict(run)
-    data = [{k: v for k, v in source.items() if k not in ("path", "audio_dir")} for source in values["data"]]
     rows = [describe_rows(s, w.rows) for s, w in zip(run.data, sources, strict=True)] if run.data else []
+    # data may lie elsewhere later, where something else tells that it is the same
+    data = [
+        {k: v for k, v in source.items() if k != "audio_dir" and (k != "path" or not known)}
+        for source, known in zip(values["data"], rows, strict=True)
+    ]
     latents = [
-        {"weight": source.weight, "streaming": source.streaming, "num_rows": load_latents(source.path).num_rows}
+        {"weight": source.weight, "streaming": source.streaming, **describe_latents(source.path)}
         for source in run.latents
     ]
     settings = {name: values[name] for name in ("config", "lora", "filters", "examples", "batches")}

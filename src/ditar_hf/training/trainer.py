@@ -21,7 +21,7 @@ from ..modeling.processing_ditar import DiTARProcessor
 from .audio import UnusableAudioError
 from .averaging import AveragedWeights
 from .batches import TokenBudgetBatches
-from .checkpoints import RunError, move_files
+from .checkpoints import RunError, move_files, removed_if_not_written
 from .collator import DiTARDataCollator
 from .run_folder import RunFolder
 from .sharding import configure_sharding
@@ -48,6 +48,7 @@ class DiTARTrainer(Trainer):
         eval_dataset (`Dataset` or `dict[str, Dataset]`, *optional*): Examples for [`DiTARDataCollator`], held out.
         processing_class ([`DiTARProcessor`]): Saved beside the model, and used to collate and to speak.
         callbacks (`list[TrainerCallback]`, *optional*): More of them.
+        optimizers (`tuple`, *optional*): An optimizer and a schedule, each in place of that of `args`.
         description (`dict`, *optional*):
             What else decides what is learnt, such as the data; a checkpoint is refused where it differs.
 
@@ -60,10 +61,12 @@ class DiTARTrainer(Trainer):
         self,
         model: PreTrainedModel | nn.Module,
         args: DiTARTrainingArguments,
+        *,  # the `Trainer` has them in another order
         train_dataset: TokenBudgetBatches | None = None,
         eval_dataset: Any = None,
         processing_class: DiTARProcessor | None = None,
         callbacks: list[TrainerCallback] | None = None,
+        optimizers: tuple[Any, Any] = (None, None),
         description: Mapping[str, Any] | None = None,
     ):
         if processing_class is None:
@@ -76,6 +79,7 @@ class DiTARTrainer(Trainer):
             eval_dataset=eval_dataset,
             processing_class=processing_class,
             callbacks=callbacks,
+            optimizers=optimizers,
         )
         self._check_batches(train_dataset)
         if self.is_fsdp_enabled:
@@ -125,7 +129,8 @@ class DiTARTrainer(Trainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """The batches from where the run stands, as they are: neither `accelerate` nor the loader changes them."""
-        self.train_dataset.position = self.position
+        if self.position is not None:
+            self.train_dataset.position = self.position
         # a generator of its own: the loader would draw its seed from the global one, and shift all noise
         return DataLoader(
             self.train_dataset,
@@ -200,11 +205,15 @@ class DiTARTrainer(Trainer):
         dataset = self.eval_dataset[dataset] if isinstance(dataset, str) else dataset
         if dataset is None:
             raise ValueError("`eval_dataset` is missing: there is nothing to evaluate on.")
+        if not hasattr(dataset, "__len__"):
+            raise ValueError("`eval_dataset` is a stream: take its first examples, `list(stream.take(64))`.")
         indices = list(range(len(dataset)))
         size = self.args.per_device_eval_batch_size
         batches = [indices[first : first + size] for first in range(0, len(indices), size)]
         own = batches[self.args.process_index :: self.args.world_size]
-        return DataLoader(dataset, batch_sampler=own, collate_fn=self.data_collator)
+        # a generator of its own here too: evaluating must not shift the noise of what is learnt after it
+        generator = torch.Generator()
+        return DataLoader(dataset, batch_sampler=own, collate_fn=self.data_collator, generator=generator)
 
     def _evaluation_batches(self, loader: DataLoader) -> Iterator[tuple[Mapping[str, torch.Tensor], bool]]:
         """Batches of this process, and whether they count."""
@@ -314,9 +323,13 @@ class DiTARTrainer(Trainer):
         """
         folder = Path(output_dir or self.args.output_dir)
         partial = folder if _internal_call else folder / ".partial-model"
-        with self.averaged():
+        if _internal_call:
+            with self.averaged():
+                super().save_model(str(partial), _internal_call=True)
+            return
+        with removed_if_not_written(partial, folder), self.averaged():
             super().save_model(str(partial), _internal_call=True)
-        if not _internal_call and self.args.should_save:
+        if self.args.should_save:
             move_files(partial, folder)
 
     def _get_output_dir(self, trial: Any) -> str:

@@ -64,6 +64,8 @@ class DiTARTrainingArguments(TrainingArguments):
             )
         if self.max_steps < 1:
             raise ValueError(f"`max_steps` is {self.max_steps}: batches have no end, so it must be at least 1.")
+        if self.max_grad_norm is None:
+            raise ValueError("`max_grad_norm` is None: give 0 for gradients that are not clipped.")
         self.ignore_data_skip = True  # batches begin where the run stands
         # all that is trained is used in each batch, and no buffer changes
         for name in ("ddp_find_unused_parameters", "ddp_broadcast_buffers"):

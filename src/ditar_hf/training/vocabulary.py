@@ -64,6 +64,8 @@ def extend_vocabulary(
         with torch.random.fork_rng(devices=[]):
             lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         model.config.lm_config.vocab_size = len(tokenizer)
+        if model.alignment_head is not None:
+            model.alignment_head.add_symbols(len(tokenizer) - size)
     embedding = lm.get_input_embeddings()
     draw_rows(embedding, new, embedding.weight[old], NEW_ROW_SPREAD, torch.Generator().manual_seed(seed))
     # it is no longer the model that it was loaded from
