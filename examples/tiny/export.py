@@ -40,7 +40,7 @@ def main():
     parser.add_argument("--prepared", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--temperature", type=float, default=0.0)
-    parser.add_argument("--guidance-scale", type=float, default=4.5)
+    parser.add_argument("--guidance-scale", type=float, default=3.0)
     options = parser.parse_args()
 
     model = load(options.ditar, options.vae)

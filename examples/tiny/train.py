@@ -1,8 +1,9 @@
 """Step 4 of the tiny recipe: DiTAR itself, by the plain `Trainer` with our collator.
 
-    python examples/tiny/train.py --vae runs/tiny/vae --prepared runs/tiny/prepared --out runs/tiny/ditar
+    python examples/tiny/train.py --vae hub_cards/ditar-vae-tiny --prepared runs/tiny/prepared --out runs/tiny/ditar
 
-Beside the paper's recipe: noise on the latents that are fed back, and the alignment head for clips with known timing.
+Beside the paper's recipe: noise on the latents that are fed back, the alignment head for clips with known timing, and
+a head that tells what the voice is like.
 The run can be resumed with `--resume`.
 """
 
@@ -157,14 +158,14 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--shares", nargs="+", default=["flite=1"], metavar="SPEAKER_PREFIX=SHARE")
     parser.add_argument("--start-from", type=Path, help="folder of a model of this recipe to go on from")
-    parser.add_argument("--history-noise-std", type=float, default=0.2, help="noise on the latents that are fed back")
-    parser.add_argument("--num-noise-samples", type=int, default=3, help="draws of time and noise for each patch")
-    parser.add_argument("--max-steps", type=int, default=7500)
+    parser.add_argument("--history-noise-std", type=float, default=0.3, help="noise on the latents that are fed back")
+    parser.add_argument("--num-noise-samples", type=int, default=1, help="draws of time and noise for each patch")
+    parser.add_argument("--max-steps", type=int, default=9000)
     parser.add_argument("--decay-steps", type=int, default=1500, help="last steps, in which the learning rate falls")
-    parser.add_argument("--batch-patches", type=int, default=352)
+    parser.add_argument("--batch-patches", type=int, default=800)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
-    parser.add_argument("--pairs", type=float, default=0.25, help="share of examples that are two clips in a row")
-    parser.add_argument("--voice-weight", type=float, default=0.0, help="of the loss of the voice head")
+    parser.add_argument("--pairs", type=float, default=0.5, help="share of examples that are two clips in a row")
+    parser.add_argument("--voice-weight", type=float, default=0.2, help="of the loss of the voice head")
     parser.add_argument("--ema-decay", type=float, default=0.999)
     parser.add_argument("--compile", action="store_true", help="compile LocDiT and patch encoder; needs a compiler")
     parser.add_argument("--resume", action="store_true")

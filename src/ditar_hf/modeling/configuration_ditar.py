@@ -30,10 +30,10 @@ PRESET_VAES = {
         "decoder_type": "istft",
         "decoder_strides": (3, 200),
         "decoder_hidden_sizes": (320, 320),
-        "decoder_num_layers": (2, 5),
+        "decoder_num_layers": (2, 6),
         "decoder_causal": True,
         "decoder_lookahead_frames": 3,
-        "kl_loss_weight": 0.02,
+        "kl_loss_weight": 0.01,
     }
 }
 SIZE_FIELDS = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")

@@ -1,0 +1,48 @@
+"""The model in the repository: the sizes of its preset, within its budget, with voices of a name, and it speaks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ditar_hf import DiTARConfig, DiTARForTextToSpeech, DiTARProcessor, DiTARVAE
+
+CARDS = Path(__file__).resolve().parents[1] / "hub_cards"
+FOLDER = CARDS / "ditar-tiny-en"
+
+
+@pytest.fixture(scope="module")
+def model():
+    return DiTARForTextToSpeech.from_pretrained(FOLDER).eval()
+
+
+@pytest.fixture(scope="module")
+def processor():
+    return DiTARProcessor.from_pretrained(FOLDER)
+
+
+def test_it_has_the_sizes_of_the_preset(model):
+    preset = DiTARConfig.from_preset("tiny", lm_config={"vocab_size": model.config.lm_config.vocab_size}).to_dict()
+    shipped = model.config.to_dict()
+    for part in ("lm_config", "encoder_config", "locdit_config", "vae_config"):
+        sizes = [name for name in preset[part] if "hidden" in name or "num_" in name or "size" in name]
+        assert {name: shipped[part][name] for name in sizes} == {name: preset[part][name] for name in sizes}
+
+
+def test_its_tokenizer_of_speech_is_the_one_beside_it(model):
+    tokenizer = DiTARVAE.from_pretrained(CARDS / "ditar-vae-tiny")
+    assert all(torch.equal(model.vae.state_dict()[name], value) for name, value in tokenizer.state_dict().items())
+
+
+def test_it_is_small_and_in_half_precision():
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*") if path.is_file()) <= 32e6
+
+
+def test_each_of_its_voices_speaks_and_stops(model, processor):
+    assert len(processor.voices) >= 3 and processor.default_voice in processor.voices
+    names = [*sorted(processor.voices), "random"]
+    inputs = processor(["Good morning."] * len(names), voice=names)
+    generators = [torch.Generator().manual_seed(0) for _ in names]
+    output = model.generate(**inputs, generator=generators)
+    for audio, reached_limit in zip(output.audio, output.reached_limit, strict=True):
+        assert 0.3 < len(audio) / 24_000 < 4 and audio.abs().max() > 0.05 and not reached_limit
