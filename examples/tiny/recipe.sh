@@ -13,7 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 python=${PYTHON:-.venv/bin/python}
 vae=${VAE:-hub_cards/ditar-vae-tiny}
 # shares of the speakers whose names begin so, among all examples
-read -ra shares <<<"${SHARES:-flite=0.40 kathleen=0.14 lj=0.02 so=0.20 ls=0.24}"
+read -ra shares <<<"${SHARES:-flite=0.38 kathleen=0.12 lj=0.02 so=0.22 ls=0.26}"
 export ONEDNN_PRIMITIVE_CACHE_CAPACITY=50000
 mkdir -p "$out"
 
@@ -46,6 +46,6 @@ if [ ! -d "$out/start" ]; then
     "$python" "$here/warm_start.py" --model "$before" --vae "$vae" --data "${data[@]}" --out "$out/start"
 fi
 "$python" "$here/train.py" --vae "$vae" --prepared "$out/prepared" --start-from "$out/start" --out "$out/ditar" \
-    --shares "${shares[@]}" --max-steps "${STEPS:-9000}" --decay-steps "${DECAY:-1500}" --compile --resume
+    --shares "${shares[@]}" --max-steps "${STEPS:-8300}" --decay-steps "${DECAY:-1500}" --compile --resume
 "$python" "$here/export.py" --ditar "$out/ditar" --vae "$vae" --prepared "$out/prepared" --out "$out/model"
-"$python" "$here/add_voices.py" --model "$out/model" --flite ada=slt ben=rms carl=awb --default ada
+"$python" "$here/add_voices.py" --model "$out/model" --flite ada=slt ben=rms carl=awb --default ben
