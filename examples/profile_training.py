@@ -129,7 +129,7 @@ def main(argv: list[str] | None = None):
             torch.manual_seed(0)
             models.append(DiTARForTextToSpeech(config))
         loop = PlainLoop(models[1], args)
-        trainer = MeasuredTrainer(models[0], args, batches, processing_class=processor, callbacks=[loop])
+        trainer = MeasuredTrainer(models[0], args, train_dataset=batches, processing_class=processor, callbacks=[loop])
         loop.trainer = trainer
         trainer.train()
     report(loop, options.skip)
