@@ -5,7 +5,7 @@
 #
 # It needs Debian's flite and wordnet-base, a C++ compiler, and `pip install pocketsphinx`. A step whose result is there
 # is skipped and training is resumed, so the same command goes on after an interruption. What it makes lies in
-# runs/tiny/model. Two hours on two cores that do nothing else; beside other work, five times as long.
+# runs/tiny/model. About two hours on two cores that do nothing else; beside other work, three times as long.
 set -euo pipefail
 out=${1:?usage: examples/tiny/recipe.sh OUT [RECORDINGS ...]}
 shift

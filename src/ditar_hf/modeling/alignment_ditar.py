@@ -38,7 +38,9 @@ class DiTARAlignmentHead(nn.Module):
             number (`int`): How many.
         """
         old = self.symbol_proj
-        self.symbol_proj = nn.Linear(old.in_features, old.out_features + number).to(old.weight)
+        sizes = (old.in_features, old.out_features + number)
+        # without the usual start, which would draw from torch's own generator
+        self.symbol_proj = nn.utils.skip_init(nn.Linear, *sizes, device=old.weight.device, dtype=old.weight.dtype)
         self.symbol_proj.weight.zero_()[: old.out_features] = old.weight
         self.symbol_proj.bias.zero_()[: old.out_features] = old.bias
 

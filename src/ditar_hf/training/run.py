@@ -23,10 +23,6 @@ UNUSED_ARGUMENTS = {
     *("num_train_epochs", "per_device_train_batch_size", "dataloader_drop_last", "label_smoothing_factor"),
     *("resume_from_checkpoint", "ignore_data_skip"),
 }
-UNUSED_ARGUMENTS_MESSAGE = (
-    "has no effect: batches have no end and are packed by `batches: max_positions`, and `--resume` goes on. "
-    "Leave it out."
-)
 
 
 @dataclass
@@ -197,11 +193,13 @@ class TrainingRun:
         """
         refuse_unknown_fields(DiTARTrainingArguments, self.training, "training")
         if unused := sorted(UNUSED_ARGUMENTS & self.training.keys()):
-            raise ValueError(f"`training`: `{unused[0]}` {UNUSED_ARGUMENTS_MESSAGE}")
-        fields = dataclasses.fields(DiTARTrainingArguments)
-        kinds = {k: next((e.type for e in fields if e.name == k), None) for k in self.training}
+            raise ValueError(
+                f"`training`: `{unused[0]}` has no effect: batches have no end and are packed by `batches: "
+                "max_positions`, and `--resume` goes on. Leave it out."
+            )
+        kinds = {entry.name: str(entry.type) for entry in dataclasses.fields(DiTARTrainingArguments)}
         try:
-            values = {name: _to_number(value, str(kinds[name])) for name, value in self.training.items()}
+            values = {name: _to_number(value, kinds[name]) for name, value in self.training.items()}
             return DiTARTrainingArguments(**values)
         except (TypeError, ValueError) as error:
             raise ValueError(f"`training`: {error}") from error

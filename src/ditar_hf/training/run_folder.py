@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from transformers import TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
 from .checkpoints import (
@@ -77,7 +78,7 @@ class RunFolder:
 
     def choose(self, resume: str | Path | bool | None) -> Path | None:
         """
-        The checkpoint that a run begins with.
+        The checkpoint that a run begins with. A fresh run has a list of rejected rows of its own.
 
         Args:
             resume (`str`, `Path` or `bool`, *optional*): A checkpoint, `True` for the one written last, or none.
@@ -105,8 +106,8 @@ class RunFolder:
         """Fields that may differ: where the rate is constant still, the end may be put elsewhere."""
         stored = json.loads((checkpoint / RUN_FILE).read_text(encoding="utf-8"))
         kind, kwargs = stored.get("lr_scheduler_type"), stored.get("lr_scheduler_kwargs") or {}
-        step = json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))["global_step"]
-        is_decaying = kind == "warmup_stable_decay" and step > stored["max_steps"] - kwargs.get("num_decay_steps", 0)
+        decay_begin = stored["max_steps"] - kwargs.get("num_decay_steps", 0)
+        is_decaying = kind == "warmup_stable_decay" and step_of(checkpoint) > decay_begin
         return ("max_steps", "lr_scheduler_kwargs") if kind in OPEN_ENDED and not is_decaying else ()
 
     def load_position(self, checkpoint: Path) -> dict[str, Any]:
@@ -173,6 +174,11 @@ class RunFolder:
     def num_rejected(self) -> int:
         """Rows that this process could not use."""
         return len(self._rejected or ())
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The step of a checkpoint, whatever its folder is called."""
+    return TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
 
 
 def _number_of(checkpoint: Path) -> int:

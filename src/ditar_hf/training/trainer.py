@@ -12,8 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import PreTrainedModel, Trainer, TrainerCallback
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from ..modeling.loss_ditar import IGNORE_INDEX
@@ -23,7 +22,7 @@ from .averaging import AveragedWeights
 from .batches import TokenBudgetBatches
 from .checkpoints import RunError, move_files, removed_if_not_written
 from .collator import DiTARDataCollator
-from .run_folder import RunFolder
+from .run_folder import RunFolder, step_of
 from .sharding import configure_sharding
 from .training_arguments import DiTARTrainingArguments
 from .training_callbacks import SpeakSamples, StopOnSignal
@@ -287,7 +286,7 @@ class DiTARTrainer(Trainer):
         with self.run_folder.claimed():
             checkpoint = self.run_folder.choose(resume_from_checkpoint)
             if checkpoint is not None:
-                if _step_of(checkpoint) >= self.args.max_steps:
+                if step_of(checkpoint) >= self.args.max_steps:
                     return self._finished(checkpoint)
                 self.position = self.run_folder.load_position(checkpoint)
             try:
@@ -301,7 +300,7 @@ class DiTARTrainer(Trainer):
         if self.is_fsdp_enabled:
             raise RunError(f"`resume`: the run is finished, its model lies in {checkpoint}.")
         self._load_from_checkpoint(str(checkpoint))
-        return TrainOutput(_step_of(checkpoint), float("nan"), {})
+        return TrainOutput(step_of(checkpoint), float("nan"), {})
 
     def _init_training_state(self, max_steps: int, *args: Any) -> tuple[int, int]:
         begun = super()._init_training_state(max_steps, *args)
@@ -311,7 +310,7 @@ class DiTARTrainer(Trainer):
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         super()._load_from_checkpoint(resume_from_checkpoint, model)
         if self.average is not None:
-            self.average.load(Path(resume_from_checkpoint, CURRENT_WEIGHTS_FILE), _step_of(resume_from_checkpoint))
+            self.average.load(Path(resume_from_checkpoint, CURRENT_WEIGHTS_FILE), step_of(resume_from_checkpoint))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """
@@ -322,11 +321,10 @@ class DiTARTrainer(Trainer):
                 first: where there is a configuration, all is there.
         """
         folder = Path(output_dir or self.args.output_dir)
-        partial = folder if _internal_call else folder / ".partial-model"
-        if _internal_call:
+        if _internal_call:  # as a part of a checkpoint
             with self.averaged():
-                super().save_model(str(partial), _internal_call=True)
-            return
+                return super().save_model(str(folder), _internal_call=True)
+        partial = folder / ".partial-model"
         with removed_if_not_written(partial, folder), self.averaged():
             super().save_model(str(partial), _internal_call=True)
         if self.args.should_save:
@@ -373,10 +371,6 @@ class DiTARTrainer(Trainer):
 def _ignore_sigterm(worker: int):
     """A loader's worker leaves it to the training process to stop: a signal to all would end it in mid-update."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _step_of(checkpoint: str | Path) -> int:
-    return TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME))).global_step
 
 
 def _count_targets(batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
