@@ -115,6 +115,13 @@ def test_cached_equals_uncached(make_model, num_history_patches, guidance_scale,
         assert output.num_patches.tolist() == [NUM_PATCHES]
 
 
+def test_cached_equals_uncached_with_an_mlp_as_head(make_model):
+    model = make_model(head_type="mlp", patch_size=1, num_history_patches=0)
+    expected, _ = reference(model, TEXTS[0], *seeded(1))
+    for cache in CACHES:
+        assert_close(speak(model, TEXTS[:1], generator=seeded(1), cache_implementation=cache).latents[0], expected)
+
+
 def test_all_that_a_patch_depends_on_is_seen_in_the_result(make_model):
     """Without this, the equalities of this file would say little."""
     results = {

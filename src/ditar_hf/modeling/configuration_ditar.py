@@ -167,6 +167,9 @@ class DiTARConfig(StrictConfig):
             by default, the paper's architecture; a dict without `model_type` changes fields of that.
         encoder_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The patch encoder.
         locdit_config ([`DiTARTransformerConfig`] or `dict`, *optional*): The diffusion transformer.
+        head_type (`str`, *optional*, defaults to `"locdit"`):
+            What draws a patch: `"locdit"`, the paper's, or `"mlp"`, an MLP of `locdit_config` as in MAR, for
+            comparison; it sees one frame, so it takes `patch_size=1` and `num_history_patches=0`.
         vae_config ([`DiTARVAEConfig`] or `dict`, *optional*): The frozen tokenizer of speech.
         scheduler_config (`dict`, *optional*, defaults to `{}`):
             Arguments of [`DiTARScheduler`], the only home of diffusion settings: what the model predicts, the solver.
@@ -216,6 +219,7 @@ class DiTARConfig(StrictConfig):
     encoder_config: dict | PreTrainedConfig | None = None
     locdit_config: dict | PreTrainedConfig | None = None
     vae_config: dict | PreTrainedConfig | None = None
+    head_type: Literal["locdit", "mlp"] = "locdit"
     scheduler_config: dict | None = None
     patch_size: int = 4
     latent_dim: int = 64
@@ -318,6 +322,11 @@ class DiTARConfig(StrictConfig):
                 )
         if self.num_history_patches not in (0, 1, 2):
             raise ValueError(f"`num_history_patches` must be 0, 1 or 2, got {self.num_history_patches}.")
+        if self.head_type == "mlp" and (self.patch_size, self.num_history_patches) != (1, 0):
+            raise ValueError(
+                f"`head_type` 'mlp' draws single frames: pass `patch_size=1` and `num_history_patches=0`, not "
+                f"{self.patch_size} and {self.num_history_patches}."
+            )
         for name in ("patch_size", "num_noise_samples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be at least 1, got {getattr(self, name)}.")

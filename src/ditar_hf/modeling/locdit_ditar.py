@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from .configuration_ditar import DiTARConfig
+from .mlp_head_ditar import DiTARMLPHead
 from .transformer_ditar import DiTARTransformer
 
 TIME_SCALE = 1000.0  # diffusion times in [0, 1] are spread over the range that sinusoidal embeddings are made for
@@ -37,8 +38,8 @@ class LocDiT(nn.Module):
     the frames of the noisy patch; only the last are read out.
 
     Args:
-        config ([`DiTARConfig`]): Uses `locdit_config`, `lm_config.hidden_size`, `latent_dim`, `patch_size` and
-            `num_history_patches`.
+        config ([`DiTARConfig`]): Uses `locdit_config`, `head_type`, `lm_config.hidden_size`, `latent_dim`,
+            `patch_size` and `num_history_patches`.
     """
 
     def __init__(self, config: DiTARConfig):
@@ -52,7 +53,10 @@ class LocDiT(nn.Module):
         if self.num_history_frames:
             self.history_proj = nn.Linear(config.latent_dim, hidden_size)
         self.sample_proj = nn.Linear(config.latent_dim, hidden_size)
-        self.transformer = DiTARTransformer(config.locdit_config, 1 + self.num_history_frames + config.patch_size)
+        if config.head_type == "mlp":
+            self.transformer = DiTARMLPHead(config.locdit_config)
+        else:
+            self.transformer = DiTARTransformer(config.locdit_config, 1 + self.num_history_frames + config.patch_size)
         self.output_proj = nn.Linear(hidden_size, config.latent_dim)
 
     def embed_history(self, history: torch.Tensor) -> torch.Tensor:
