@@ -292,8 +292,10 @@ class DiTARGenerationMixin(DiTARPatchLoop):
 
     def _decode_rows(self, latents: list[torch.Tensor]) -> list[torch.Tensor]:
         """Waveforms of the rows, decoded as one batch in fp32."""
-        mask = pad_sequence([torch.ones_like(row[:, 0]) for row in latents], batch_first=True)
-        with torch.autocast(mask.device.type, enabled=False):
+        mask = None  # which spares work where there is nothing to hide
+        if len({len(row) for row in latents}) > 1:
+            mask = pad_sequence([torch.ones_like(row[:, 0]) for row in latents], batch_first=True)
+        with torch.autocast(latents[0].device.type, enabled=False):
             waveforms = self.vae.decode(pad_sequence(latents, batch_first=True), mask)
         hop_length = self.vae.config.hop_length
         return [

@@ -53,9 +53,12 @@ class PaddedConv1d(nn.Conv1d):
 
     def forward(self, hidden_states: torch.Tensor, state: DiTARVAEDecodeState | None = None) -> torch.Tensor:
         """`(B, C, T)` to `(B, C', T / stride)`; with a `state`, for stride 1, to the steps whose future is known."""
-        if state is None:
-            return super().forward(F.pad(hidden_states, self.pad))
         left, right = self.pad
+        if state is None:
+            if left != right:
+                return super().forward(F.pad(hidden_states, self.pad))
+            # padded by the convolution itself, which spares a copy
+            return F.conv1d(hidden_states, self.weight, self.bias, self.stride, left, self.dilation, self.groups)
         hidden_states = state.extend(self, hidden_states, context=left + right, zeros=left)
         if state.is_last:
             hidden_states = F.pad(hidden_states, (0, right))

@@ -51,8 +51,8 @@ class DiTARRotaryEmbedding(nn.Module):
 
 def rotate(states: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Turns pairs of channels of `(…, T, head_dim)`, one from each half, by their positions' angles."""
-    swapped = states.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
-    return states * table[0] + swapped * table[1]
+    swapped = states.roll(states.shape[-1] // 2, -1)
+    return torch.addcmul(states * table[0], swapped, table[1])
 
 
 def eager_attention_forward(
