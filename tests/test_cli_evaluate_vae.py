@@ -12,7 +12,7 @@ from transformers import BertConfig
 from typer.testing import CliRunner
 
 from ditar_hf import cli
-from ditar_hf.evaluation import word_error
+from ditar_hf.evaluation import recognizers
 from ditar_hf.evaluation.vae_metrics import METRICS
 
 RATE = 24000
@@ -98,7 +98,7 @@ def test_a_whole_model_has_a_tokenizer(run, vae, data, make_model, tmp_path, rep
 
 
 def test_word_errors_with_a_recogniser(run, vae, data, report, monkeypatch):
-    monkeypatch.setattr(word_error, "load_recognizer", lambda name, device: lambda waveform, rate: f"{name} two")
+    monkeypatch.setattr(recognizers, "load_recognizer", lambda name, device: lambda waveform, rate: f"{name} two")
     assert run(vae, data, "--asr", "one", "--pictures", 0).exit_code == 0
     metrics = report()["metrics"]
     # of "one two" and "three", "one two" was heard both times
@@ -110,7 +110,8 @@ def test_without_the_recogniser_s_package_the_rest_is_measured(run, vae, data, r
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     result = run(vae, data, "--asr", "pocketsphinx", "--pictures", 0)
     assert result.exit_code == 0, result.output
-    assert '- word_error_between: pocketsphinx is not installed: pip install "pocketsphinx"' in result.stdout
+    reason = 'cannot be had: pocketsphinx is not installed: pip install "pocketsphinx"'
+    assert "- word_error_between: the recogniser pocketsphinx" in result.stdout and reason in result.stdout
     assert report()["metrics"]["si_sdr"]["clips"] == 2
 
 

@@ -186,9 +186,9 @@ def evaluate_vae(
     # data is read while it is measured, so bad input shows only there
     with exits_with_2(ValueError, OSError):
         from .evaluation import vae_report
+        from .evaluation.recognizers import load_recognizer
         from .evaluation.summary import NotMeasuredError, unavailable
         from .evaluation.vae_evaluation import evaluate_vae as evaluate
-        from .evaluation.word_error import load_recognizer
         from .modeling.loss_ditar_vae import limit_bandwidth
         from .training.data import AudioSource, spread_rows
 

@@ -9,6 +9,8 @@ import numpy as np
 
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 1000
+# what brings the packages that only the papers' protocols need
+PAPERS_EXTRA = "ditar-hf[evaluate-papers]"
 
 
 class NotMeasuredError(Exception):
