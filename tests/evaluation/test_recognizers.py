@@ -62,6 +62,11 @@ def test_a_folder_of_a_model_is_a_recognizer(recognizer_folder):
     assert recognize(np.tile(NOISE, 62), RATE) != "" or heard == ""  # 31 s
 
 
+def test_in_next_to_nothing_nothing_is_heard(recognizer_folder):
+    recognize = load_recognizer(recognizer_folder)
+    assert recognize(NOISE[:0], RATE) == recognize(NOISE[: RATE // 25], RATE) == ""
+
+
 def test_a_recognizer_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="recogniser 'nobody/nothing' cannot be loaded"):
         load_recognizer("nobody/nothing")

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from .summary import PAPERS_EXTRA, NotMeasuredError, require_package
-from .waveforms import resampled
+from .summary import PAPERS_EXTRA, NotMeasuredError, one_line, require_package
+from .waveforms import is_too_short, resampled
 
 POCKETSPHINX = "pocketsphinx"
 # the rate of all models here but those of transformers, which say theirs
@@ -55,8 +55,8 @@ def load_recognizer(name: str, device: str = "cpu") -> Recognize:
         device (`str`, *optional*, defaults to `"cpu"`): Where a model computes; pocketsphinx knows only the CPU.
 
     Returns:
-        A function from samples `(num_samples,)` and their rate in Hz to a transcript. What it says of a recording does
-        not depend on what it heard before.
+        A function from samples `(num_samples,)` and their rate in Hz to a transcript, which is empty for a recording
+        of less than `SHORTEST_SECONDS`. What it says of a recording does not depend on what it heard before.
 
     Raises:
         NotMeasuredError:
@@ -65,7 +65,7 @@ def load_recognizer(name: str, device: str = "cpu") -> Recognize:
     """
     if name not in RECOGNIZERS:
         try:
-            return _pipeline(name, device)
+            return _of_any_length(_pipeline(name, device))
         except (OSError, ValueError, KeyError) as error:
             # some of what the library says does not name the model
             raise ValueError(
@@ -74,11 +74,18 @@ def load_recognizer(name: str, device: str = "cpu") -> Recognize:
             ) from error
     recognizer = RECOGNIZERS[name]
     try:
-        return recognizer.load(recognizer.model, device)
+        return _of_any_length(recognizer.load(recognizer.model, device))
     except (NotMeasuredError, OSError, ValueError, KeyError) as error:
         raise NotMeasuredError(
-            f"the recogniser {name} ({recognizer.model}), for {recognizer.measures}, cannot be had: {error}"
+            f"the recogniser {name} ({recognizer.model}), for {recognizer.measures}, cannot be had: {one_line(error)}"
         ) from error
+
+
+def _of_any_length(recognize: Recognize) -> Recognize:
+    def of_any_length(waveform: np.ndarray, sampling_rate: int) -> str:
+        return "" if is_too_short(waveform, sampling_rate) else recognize(waveform, sampling_rate)
+
+    return of_any_length
 
 
 def _pocketsphinx(model: str, device: str) -> Recognize:
@@ -144,7 +151,7 @@ def _paraformer(model: str, device: str) -> Recognize:
             model=model, device=device, ncpu=threads, disable_update=True, disable_pbar=True, log_level="ERROR"
         )
     except Exception as error:  # it says nowhere what it raises where a download fails
-        raise NotMeasuredError(f"funasr: {error or type(error).__name__}") from error
+        raise NotMeasuredError(f"funasr: {one_line(error)}") from error
 
     def recognize(waveform: np.ndarray, sampling_rate: int) -> str:
         samples = resampled(waveform, sampling_rate, RECOGNIZER_RATE)

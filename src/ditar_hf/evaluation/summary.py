@@ -38,6 +38,19 @@ def require_package(name: str, requirement: str = "ditar-hf[evaluate]") -> Any:
         raise NotMeasuredError(f'{missing} is not installed: pip install "{requirement}"') from error
 
 
+def one_line(error: Exception) -> str:
+    """
+    What an error says, in one line, for lists and tables; libraries write paragraphs.
+
+    Args:
+        error (`Exception`): An error.
+
+    Returns:
+        `str`: Its message without line breaks, or its kind if it has none.
+    """
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def unavailable(reason: str) -> Callable[..., NoReturn]:
     """
     Stands in for a function that cannot be had.
