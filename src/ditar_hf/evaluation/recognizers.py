@@ -47,6 +47,8 @@ def load_recognizer(name: str, device: str = "cpu") -> Recognize:
               only large differences say something.
             - `"hubert-large-ls960-ft"` and `"whisper-large-v3"`: by transformers.
             - `"faster-whisper-large-v3"`: by the package faster-whisper; float16 on a GPU, its own default elsewhere.
+              Where it is unsure it draws words at random, from a generator of its own that cannot be seeded for each
+              recording, so that transcripts of such recordings differ from run to run.
             - `"paraformer-zh"`: Mandarin, by the package funasr, which loads it from ModelScope, sets the seeds of
               random generators when it does, and reads its weights by `torch.load`.
 
@@ -56,7 +58,8 @@ def load_recognizer(name: str, device: str = "cpu") -> Recognize:
 
     Returns:
         A function from samples `(num_samples,)` and their rate in Hz to a transcript, which is empty for a recording
-        of less than `SHORTEST_SECONDS`. What it says of a recording does not depend on what it heard before.
+        of less than `SHORTEST_SECONDS`. What it says of a recording does not depend on what it heard before, but for
+        the draws of faster-whisper.
 
     Raises:
         NotMeasuredError:
