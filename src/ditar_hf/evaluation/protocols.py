@@ -196,8 +196,8 @@ WORD_ERROR_PROTOCOLS: dict[str, WordErrorProtocol] = {
             unit="words",
             average="corpus",
             normalize=_librispeech_a,
-            about="NaturalSpeech 3 published no script: as k2-fsa/ZipVoice, hubert.py, has it for this recogniser: "
-            "letters, digits and ', lower case; errors of the corpus",
+            about="of NaturalSpeech 3 no script is known to us: as in k2-fsa/ZipVoice, hubert.py: letters, "
+            "digits and ', lower case; errors of the corpus",
         ),
         WordErrorProtocol(
             name="offline-en",
