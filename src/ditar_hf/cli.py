@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .cli_bench import app as bench_app
 from .cli_common import errors_only, exits_with_2, find_device, given, note
 from .cli_data import app as data_app
 from .cli_train import app as train_app
@@ -70,7 +71,8 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
-# the commands of training and of the speech tokenizer stand beside `speak`
+# the commands of training, of the speech tokenizer and of measuring stand beside `speak`
+app.add_typer(bench_app)
 app.add_typer(data_app)
 app.add_typer(train_app)
 app.add_typer(vae_app)
