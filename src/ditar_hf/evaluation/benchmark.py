@@ -1,4 +1,4 @@
-"""The benchmark: all systems in one run, in turns (A B C A B C …), so that ratios compare what ran at the same time."""
+"""The benchmark: all systems in one run, in turns (A B C A B C …), so that a ratio is of two neighbours in time."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager

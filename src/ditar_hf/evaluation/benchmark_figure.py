@@ -1,5 +1,6 @@
 """The picture of a benchmark: throughput over batch size (Fig. 5 of the paper), and latency; needs matplotlib."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def draw_benchmark(benchmark: Benchmark) -> Any:
     left.set(xscale="log", yscale="log", xlabel="batch size", ylabel="throughput without codec (s of speech a second)")
     left.set_xticks(batch_sizes, [str(size) for size in batch_sizes], minor=False)
     left.set_xticks([], minor=True)
-    left.yaxis.set_major_formatter("{x:g}")
+    _label(left.yaxis)
     if entries:
         left.legend()
         smallest = [entry for entry in entries if entry["batch_size"] == batch_sizes[0]]
@@ -63,10 +64,18 @@ def _draw_latency(axes: Any, entries: list[dict[str, Any]], colors: dict[str, st
     axes.set_yticks(range(len(entries)), [entry["system"] for entry in entries])
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel=f"time to the first patch, without codec (ms), batch {batch_size}")
-    axes.xaxis.set_major_formatter("{x:g}")
-    # room for the numbers behind the bars
-    low, high = axes.get_xlim()
-    axes.set_xlim(low, high * 4)
+    _label(axes.xaxis)
+    # bars begin at a decade, and there is room for the numbers behind them
+    values = [1000 * entry["figures"]["first_patch_seconds"][name] for entry in entries for name in ("low", "high")]
+    axes.set_xlim(10 ** math.floor(math.log10(min(values)) - 0.1), max(values) * 4)
+
+
+def _label(axis: Any) -> None:
+    """Few numbers, written out, along a logarithmic axis."""
+    ticker = require_package("matplotlib.ticker", "ditar-hf[plot]")
+    axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(ticker.NullFormatter())
 
 
 def save_figure(benchmark: Benchmark, path: Path) -> None:

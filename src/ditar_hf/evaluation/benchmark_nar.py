@@ -22,6 +22,8 @@ from .benchmark_timing import ModuleClock, Run, now
 
 NUM_FREQUENCIES = 128
 TIME_SCALE = 1000.0
+# the width of the FFN is the roundest of these multiples that is near enough to a DiTAR's number of weights
+ALIGNMENTS, TOLERANCE = (64, 32, 16, 8, 4, 2, 1), 0.01
 
 
 class NonAutoregressiveTransformer(nn.Module):
@@ -160,12 +162,17 @@ def matched_config(config: DiTARConfig, transformer_class: type[nn.Module]) -> D
         )
     # two matrices a layer
     per_unit = 2 * sizes["hidden_size"] * sizes["num_hidden_layers"]
-    intermediate_size = 1 + round((target - rest) / per_unit)
-    if intermediate_size < 1:
+    exact_size = 1 + (target - rest) / per_unit
+    if exact_size < 1:
         raise ValueError(
             f"`config` has {target:,} weights, fewer than attention and embeddings of a non-autoregressive "
             f"transformer of its depth and width ({rest:,}): leave out the system `nar`."
         )
+    # odd sizes would slow matrix kernels down
+    for multiple in ALIGNMENTS:
+        intermediate_size = multiple * max(1, round(exact_size / multiple))
+        if abs(intermediate_size - exact_size) * per_unit <= TOLERANCE * target:
+            break
     return DiTARTransformerConfig(**sizes, intermediate_size=intermediate_size)
 
 

@@ -16,6 +16,7 @@ from ditar_hf import DiTARConfig
 from .benchmark_nar import NARSystem
 from .benchmark_peers import PocketTTSSystem, VibeVoiceSystem, pocket_tts_configs, vibevoice_configs
 from .benchmark_systems import DiTARSystem, MARSystem, System, SystemSpec, Workload
+from .summary import one_line
 
 SYSTEMS = {
     "ditar": DiTARSystem,
@@ -126,7 +127,10 @@ def plan_systems(
 
 
 def _config_of(name: str) -> DiTARConfig:
-    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"`models`: cannot load `{name}`: {one_line(error)}") from error
     if config.model_type != "ditar":
         raise ValueError(f"`{name}` is of the type `{config.model_type}`, not `ditar`: name a DiTAR model.")
     return config
