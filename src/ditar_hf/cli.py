@@ -16,6 +16,8 @@ import typer
 from .cli_bench import app as bench_app
 from .cli_common import errors_only, exits_with_2, find_device, given, note
 from .cli_data import app as data_app
+from .cli_evaluate import app as evaluate_app
+from .cli_flops import app as flops_app
 from .cli_train import app as train_app
 from .cli_vae import app as vae_app
 from .cli_voice import find_voice, print_voices
@@ -74,6 +76,8 @@ def _finite(value: float | None) -> float | None:
 # the commands of training, of the speech tokenizer and of measuring stand beside `speak`
 app.add_typer(bench_app)
 app.add_typer(data_app)
+app.add_typer(evaluate_app)
+app.add_typer(flops_app)
 app.add_typer(train_app)
 app.add_typer(vae_app)
 

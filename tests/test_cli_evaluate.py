@@ -1,0 +1,100 @@
+"""`ditar evaluate` from a list to a report, on one process and on two, and after an interruption."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from ditar_hf import DiTARTokenizer
+from ditar_hf.cli import app
+
+runner = CliRunner()
+RATE = 16000
+
+
+@pytest.fixture
+def test_set(save_tiny, tmp_path):
+    """A tiny model, and a list of three items of which two have prompts."""
+    save_tiny(tmp_path / "model", DiTARTokenizer.from_texts({"en": ["The quick brown fox jumps. Good morning!"]}))
+    noise = np.random.default_rng(0)
+    for name in ("prompt", "target"):
+        soundfile.write(tmp_path / f"{name}.wav", noise.normal(0, 0.1, RATE), RATE)
+    rows = ["id,text,prompt_audio,prompt_text,target_audio", "a,Good morning.,prompt.wav,The fox.,target.wav"]
+    rows += ["b,The quick fox.,,,", "c,The fox jumps.,prompt.wav,The fox.,"]
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    return tmp_path
+
+
+def arguments(folder, out, *more):
+    options = {"--model": folder / "model", "--set": "folder", "--list": folder / "list.csv", "--out": folder / out}
+    return ["evaluate", *(str(part) for option in options.items() for part in option), "--device", "cpu", *more]
+
+
+def contents(folder):
+    """Speech, and what was measured of it."""
+    report = json.loads((folder / "report.json").read_text())
+    sound = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
+    scores = sorted(json.dumps(score, sort_keys=True) for score in report["scores"])
+    return sound, scores, report["rows"], report["run_aways"]
+
+
+def test_a_set_is_spoken_and_measured(test_set):
+    result = runner.invoke(app, arguments(test_set, "out"))
+    assert result.exit_code == 0, result.output
+    report = json.loads((test_set / "out" / "report.json").read_text())
+    assert list(report["rows"]) == ["model", "resynthesis", "recording"]
+    word_error = next(cell for name, cell in report["rows"]["model"].items() if "offline-en (pocketsphinx" in name)
+    assert word_error["clips"] == 3 and word_error["mean"] >= 0
+    assert len(list((test_set / "out" / "model").glob("*.wav"))) == 3
+    assert "| model |" in result.stdout and (test_set / "out" / "index.html").is_file()
+
+
+def test_an_interrupted_evaluation_goes_on(test_set):
+    for out in ("whole", "cut"):
+        assert runner.invoke(app, arguments(test_set, out)).exit_code == 0
+    # as a kill leaves it: some speech, a file half-written, no report
+    (test_set / "cut" / "model" / "b.wav").unlink()
+    (test_set / "cut" / "model" / ".partial-b.wav").write_bytes(b"RIFF")
+    shutil.rmtree(test_set / "cut" / "resynthesis")
+    (test_set / "cut" / "report.json").unlink()
+    (test_set / "cut" / "scores.jsonl").write_text((test_set / "cut" / "scores.jsonl").read_text()[:-20])
+    assert runner.invoke(app, arguments(test_set, "cut")).exit_code == 0
+    assert contents(test_set / "whole") == contents(test_set / "cut")
+
+
+def test_two_processes_equal_one(test_set):
+    assert runner.invoke(app, arguments(test_set, "one")).exit_code == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, "-m", "ditar_hf.cli", *arguments(test_set, "two")], capture_output=True, text=True, cwd=test_set
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert contents(test_set / "one") == contents(test_set / "two")
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--set", "seed"], "is no test set"),
+        (["--protocol", "wer"], "`protocol` 'wer' is not known"),
+        (["--encoder", "ears"], "`encoder` 'ears' is not known"),
+        (["--temperature", "2"], "temperature"),
+        (["--list", "nowhere.csv"], "there is no list"),
+    ],
+)
+def test_bad_input_is_one_line(test_set, more, message):
+    result = runner.invoke(app, arguments(test_set, "out", *more))
+    assert result.exit_code == 2, result.output
+    assert message in result.stderr.splitlines()[-1]
+    assert not list((test_set / "out").rglob("*.wav"))
+
+
+def test_settings_of_another_evaluation_are_refused(test_set):
+    assert runner.invoke(app, arguments(test_set, "out")).exit_code == 0
+    result = runner.invoke(app, arguments(test_set, "out", "--steps", "1"))
+    assert result.exit_code == 2 and "another `generation`" in result.stderr
