@@ -7,16 +7,8 @@ import pytest
 
 from ditar_hf.evaluation.benchmark import Benchmark, Measurement, SystemResult
 from ditar_hf.evaluation.benchmark_figure import draw_benchmark
-from ditar_hf.evaluation.benchmark_report import (
-    COLUMNS,
-    figures_of,
-    markdown_table,
-    paired_ratios,
-    read_report,
-    spread,
-    summarize_benchmark,
-    write_report,
-)
+from ditar_hf.evaluation.benchmark_report import COLUMNS, markdown_table, read_report, write_report
+from ditar_hf.evaluation.benchmark_summary import figures_of, paired_ratios, spread, summarize_benchmark
 from ditar_hf.evaluation.benchmark_systems import Workload
 from ditar_hf.evaluation.benchmark_timing import Run
 from ditar_hf.evaluation.benchmark_workers import Memory
@@ -44,7 +36,13 @@ def facts_of(name, reference):
             "num_parameters": 75_500_000,
         },
         **{"num_codec_parameters": 1, "num_bytes": 4, "step_seconds": 0.1, "num_steps": 40, "num_prompt_steps": 30},
-        **{"num_inference_steps": 10, "num_branches": 2, "dtype": "float32", "attention": "sdpa", "compile": False},
+        **{
+            "num_inference_steps": 10,
+            "num_branches": 2,
+            "dtype": "float32",
+            "attention": "sdpa",
+            "compile": "all is compiled",
+        },
         "reference": reference,
     }
 
@@ -111,7 +109,7 @@ def test_a_report_can_be_read_again(result, tmp_path):
     assert report["environment"]["cpu"] == "abacus"
     text = (tmp_path / "report.md").read_text()
     assert markdown_table(result) in text and "abacus" in text and "![figure.png](figure.png)" in text
-    assert "**theirs**: About theirs. random weights, float32, attention sdpa. Against ours." in text
+    assert "**theirs**: About theirs. random weights, float32, attention sdpa, all is compiled. Against ours." in text
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -101,6 +101,8 @@ class TestEachSystem:
     def test_it_tells_the_same_with_and_without_weights(self, make_spec, kind):
         spec = make_spec(kind)
         assert skeleton(spec).describe() == build_system(spec).describe()
+        assert skeleton(spec).describe()["compile"] is None
+        assert "compile" in skeleton(replace(spec, compile=True)).describe()["compile"]
 
     def test_its_patches_fill_the_speech(self, make_spec, kind):
         facts = skeleton(make_spec(kind, 0.8)).describe()

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .benchmark import Benchmark
-from .benchmark_report import summarize_benchmark
+from .benchmark_summary import summarize_benchmark
 from .summary import require_package
 
 
@@ -60,7 +60,7 @@ def _draw_latency(axes: Any, entries: list[dict[str, Any]], colors: dict[str, st
         axes.barh(
             place, median, xerr=[[median - low], [high - median]], color=colors[entry["system"]], alpha=0.8, capsize=3
         )
-        axes.text(high, place, f"  {median:.3g} ms", va="center")
+        axes.text(high, place, f"  {median:,.0f} ms" if median >= 100 else f"  {median:.3g} ms", va="center")
     axes.set_yticks(range(len(entries)), [entry["system"] for entry in entries])
     axes.invert_yaxis()
     axes.set(xscale="log", xlabel=f"time to the first patch, without codec (ms), batch {batch_size}")

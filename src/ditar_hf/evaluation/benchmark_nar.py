@@ -183,6 +183,7 @@ class NARSystem(System):
         "Non-autoregressive: one diffusion transformer of our blocks, with as many weights as ours, over all frames "
         "of prompt and target. Nothing is there before the end, so the latency is that of all speech."
     )
+    compiled_part = "the work of a step is compiled"
 
     def build(self) -> None:
         """Makes the model and a vocoder as DiTAR's."""

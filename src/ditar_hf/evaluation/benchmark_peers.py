@@ -46,6 +46,7 @@ class PeerSystem(System):
     """What both have: random weights on the device, and noise from torch's own generator."""
 
     model_class: type
+    compiled_part = "a static cache, with which transformers compiles the LM on a GPU"
 
     def build_model(self) -> torch.nn.Module:
         """The model with random weights, in evaluation mode."""
@@ -58,7 +59,7 @@ class PeerSystem(System):
         """Its `generate`, with a seed and without end before `num_steps`."""
         arguments |= {"max_new_tokens": self.num_steps, "return_dict_in_generate": True}
         if self.spec.compile:
-            arguments["cache_implementation"] = "static"  # with which transformers compiles where it can
+            arguments["cache_implementation"] = "static"
         torch.manual_seed(SEED)
         return self.model.generate(**arguments)
 

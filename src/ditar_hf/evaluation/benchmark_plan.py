@@ -61,7 +61,7 @@ def skeleton(spec: SystemSpec) -> System:
     Raises:
         ValueError: If it cannot be built.
     """
-    return build_system(replace(spec, device="meta", folder=None, compile=False))
+    return build_system(replace(spec, device="meta", folder=None))
 
 
 def plan_systems(
