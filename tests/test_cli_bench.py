@@ -58,6 +58,9 @@ def test_a_report_of_all_kinds_of_systems(run, model, tiny_peer, tmp_path):
     for entry in report["summary"]:
         assert entry["figures"]["throughput"]["median"] > 0 and entry["ratios"]["seconds_ratio"]["median"] > 0
     assert report["environment"]["threads"] and report["environment"]["packages"]["transformers"]
+    weights = [system["facts"]["weights"] for system in report["benchmark"]["systems"]]
+    assert weights == [str(model), "random", "random", "random", "random"]
+    assert f"Weights of {model}, float32" in (tmp_path / "out" / "report.md").read_text()
     assert report["isolated"] is False and report["command"].startswith("ditar ")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"report.json", "report.md", "figure.png"}
 

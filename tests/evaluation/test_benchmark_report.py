@@ -109,7 +109,7 @@ def test_a_report_can_be_read_again(result, tmp_path):
     assert report["environment"]["cpu"] == "abacus"
     text = (tmp_path / "report.md").read_text()
     assert markdown_table(result) in text and "abacus" in text and "![figure.png](figure.png)" in text
-    assert "**theirs**: About theirs. random weights, float32, attention sdpa, all is compiled. Against ours." in text
+    assert "**theirs**: About theirs. Random weights, float32, attention sdpa, all is compiled. Against ours." in text
     assert (tmp_path / "figure.png").read_bytes().startswith(b"\x89PNG")
 
 

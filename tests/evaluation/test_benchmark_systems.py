@@ -158,9 +158,11 @@ def test_the_first_patch_of_ditar_comes_from_a_call_that_ends_with_it(make_spec)
 def test_a_trained_model_is_measured_as_it_is(make_spec, make_model, tmp_path):
     model = make_model()
     model.save_pretrained(tmp_path / "model")
-    system = build_system(make_spec("ditar", folder=str(tmp_path / "model")))
+    spec = make_spec("ditar", folder=str(tmp_path / "model"))
+    system = build_system(spec)
     assert torch.equal(system.model.stop_head.weight, model.stop_head.weight)
     assert system.describe()["weights"] == str(tmp_path / "model")
+    assert skeleton(spec).describe() == system.describe()
 
 
 def test_only_weights_that_speak_are_counted(make_spec, make_model):

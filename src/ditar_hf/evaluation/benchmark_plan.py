@@ -61,7 +61,7 @@ def skeleton(spec: SystemSpec) -> System:
     Raises:
         ValueError: If it cannot be built.
     """
-    return build_system(replace(spec, device="meta", folder=None))
+    return build_system(replace(spec, device="meta"))
 
 
 def plan_systems(

@@ -171,9 +171,10 @@ def _markdown_report(benchmark: Benchmark, settings: dict[str, Any], picture: st
     for system in benchmark.systems:
         facts = system.facts
         against = "" if facts["reference"] == facts["name"] else f" Against {facts['reference']}."
+        weights = "random weights" if facts["weights"] == "random" else f"weights of {facts['weights']}"
         compiled = f", {facts['compile']}" if facts["compile"] else ""
         lines.append(
-            f"- **{facts['name']}**: {facts['about']} {facts['weights']} weights, {facts['dtype']}, attention "
+            f"- **{facts['name']}**: {facts['about']} {weights[0].upper()}{weights[1:]}, {facts['dtype']}, attention "
             f"{facts['attention']}{compiled}.{against}"
         )
     return [*lines, *(["", f"![{picture}]({picture})"] if picture else [])]

@@ -273,7 +273,7 @@ class DiTARSystem(System):
     def build(self) -> None:
         """Makes or loads the model."""
         spec = self.spec
-        if spec.folder is None:
+        if spec.folder is None or self.device.type == "meta":
             with self.device:
                 self.model = DiTARForTextToSpeech(spec.config)
         else:
