@@ -27,7 +27,8 @@ NUM_RESAMPLES = 1000
 def mean_distance(embeddings: np.ndarray) -> float:
     """Mean of 1 − cosine over all pairs of `(num_samples, dim)` unit vectors."""
     pairs = np.triu_indices(len(embeddings), k=1)
-    return float(1 - (embeddings @ embeddings.T)[pairs].mean())
+    # rounding makes the cosine of a vector with itself more than 1
+    return max(0.0, float(1 - (embeddings @ embeddings.T)[pairs].mean()))
 
 
 def distance_with_interval(embeddings: np.ndarray) -> tuple[float, list[float]]:
