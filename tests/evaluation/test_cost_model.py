@@ -73,7 +73,16 @@ def test_fused_attention_is_refused(make_model):
 
 
 @pytest.mark.parametrize(
-    "fields", [{"target_seconds": 0}, {"target_seconds": float("nan")}, {"num_text_tokens": 0}, {"prompt_seconds": -1}]
+    "fields",
+    [
+        {"target_seconds": 0},
+        {"target_seconds": float("nan")},
+        {"target_seconds": float("inf")},
+        {"num_text_tokens": 0},
+        {"num_inference_steps": -1},
+        {"prompt_seconds": -1},
+        {"prompt_seconds": float("inf")},
+    ],
 )
 def test_nonsense_is_refused(fields):
     with pytest.raises(ValueError, match=next(iter(fields))):

@@ -126,8 +126,9 @@ def test_other_settings_are_refused(tmp_path):
     evaluate(tmp_path / "one")
     with pytest.raises(ValueError, match="holds an evaluation with another `model`"):
         SpeechEvaluation(tmp_path / "one", ITEMS, {"model": "other"})
-    with pytest.raises(ValueError, match="another `ids`"):
-        SpeechEvaluation(tmp_path / "one", ITEMS[1:], {"model": "m"})
+    for others in (ITEMS[1:], [TestItem("0", "another text"), *ITEMS[1:]]):
+        with pytest.raises(ValueError, match="another `items`"):
+            SpeechEvaluation(tmp_path / "one", others, {"model": "m"})
     with pytest.raises(ValueError, match="another `seed`"):
         SpeechEvaluation(tmp_path / "one", ITEMS, {"model": "m"}, seed=1)
     (tmp_path / "diary").mkdir()

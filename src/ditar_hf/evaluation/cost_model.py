@@ -5,6 +5,7 @@ are corrected here: Eq. 23 counts the layers twice, and in Eq. 25 and 26 one new
 2tC operations and not 2t²C.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -37,11 +38,11 @@ class CostSetting:
     has_guidance: bool = True
 
     def __post_init__(self):
-        for name, low in (("target_seconds", 0), ("num_text_tokens", 1), ("num_inference_steps", 1)):
+        for name in ("target_seconds", "num_text_tokens", "num_inference_steps"):
             value = getattr(self, name)
-            if not value >= low or value == 0:
+            if not math.isfinite(value) or value <= 0:
                 raise ValueError(f"`{name}` is {value}: pass more than 0.")
-        if not self.prompt_seconds >= 0:
+        if not math.isfinite(self.prompt_seconds) or self.prompt_seconds < 0:
             raise ValueError(f"`prompt_seconds` is {self.prompt_seconds}: pass 0 or more.")
 
     @property

@@ -40,7 +40,8 @@ class SpeechEvaluation:
 
     def __init__(self, folder: str | Path, items: Sequence[TestItem], settings: dict[str, Any], seed: int = 0):
         self.folder, self.items, self.seed = Path(folder), list(items), seed
-        settings = json.loads(json.dumps({**settings, "seed": seed, "ids": [item.id for item in items]}))
+        texts = [[item.id, item.text, item.prompt_text] for item in self.items]
+        settings = json.loads(json.dumps({**settings, "seed": seed, "items": texts}))
         file = self.folder / SETTINGS_FILE
         if file.is_file():
             self._refuse_others(json.loads(file.read_text(encoding="utf-8")), settings)
