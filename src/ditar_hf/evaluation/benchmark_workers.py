@@ -184,7 +184,9 @@ class ProcessWorker:
 def _serve(connection: Connection, spec: SystemSpec, threads: int | None) -> None:
     """Builds a system, and runs it as often as it is asked to."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks is interrupted, and ends this one
-    logging.getLogger("ditar_hf").setLevel(logging.ERROR)  # each call would tell that it ran into its limit
+    logger = logging.getLogger("ditar_hf")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # each call would tell that it ran into its limit
     if threads is not None:
         torch.set_num_threads(threads)
     try:
@@ -196,6 +198,8 @@ def _serve(connection: Connection, spec: SystemSpec, threads: int | None) -> Non
         pass  # there is nobody to answer
     except Exception as error:
         connection.send(_as_message(error))
+    finally:
+        logger.setLevel(level)
 
 
 def _perform(worker: LocalWorker, action: str, batch_size: int) -> tuple[str, Any]:
