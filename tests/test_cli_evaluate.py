@@ -48,6 +48,7 @@ def test_a_set_is_spoken_and_measured(test_set):
     assert result.exit_code == 0, result.output
     report = json.loads((test_set / "out" / "report.json").read_text())
     assert list(report["rows"]) == ["model", "resynthesis", "recording"]
+    assert report["model"]["sha256"].keys() == {"config.json", "model.safetensors"}
     word_error = next(cell for name, cell in report["rows"]["model"].items() if "offline-en (pocketsphinx" in name)
     assert word_error["clips"] == 3 and word_error["mean"] >= 0
     assert len(list((test_set / "out" / "model").glob("*.wav"))) == 3

@@ -23,7 +23,9 @@ ARROWS = {
     "pipelines": set(),
     "training": {"modeling", "plotting"},
     "evaluation": {"", "plotting"},
-    "hub": {"modeling", "pipelines"},
+    "hub": {"modeling", "pipelines", "model_card"},
+    "model_card": {"card_figures"},
+    "card_figures": set(),
     "plotting": set(),
 }
 # cli.py and cli_*.py may import anything, but inside functions: `ditar --help` must be quick.

@@ -120,11 +120,13 @@ def _voices(model: str, device: str, language: str | None, generation: dict[str,
 def _report(evaluation: Any, protocol: str, encoder: str, device: Any) -> None:
     from .evaluation.speech_measures import load_measures
     from .evaluation.speech_report import write_speech_report
-    from .evaluation.vae_report import environment
+    from .evaluation.vae_report import environment, file_sums
 
     measures = load_measures(protocol, encoder, str(device))
     scores = evaluation.score(measures)
-    about = {"command": shlex.join(["ditar", *sys.argv[1:]]), "environment": environment(device)}
+    # a model card takes figures only of the weights that were measured
+    model = {"name": evaluation.settings["model"], "sha256": file_sums(evaluation.settings["model"])}
+    about = {"command": shlex.join(["ditar", *sys.argv[1:]]), "environment": environment(device), "model": model}
     typer.echo(write_speech_report(evaluation, scores, measures, about))
     for reason in sorted({score["not_measured"] for score in scores if "not_measured" in score}):
         note(f"not measured: {reason}")

@@ -120,21 +120,33 @@ def describe_vae(vae: "DiTARVAE", name: str) -> dict[str, Any]:
         `dict` of its name, sizes and, of a folder, SHA-256 sums of its configuration and weights, of a repository the
         commit.
     """
-    folder = Path(name)
-    files = sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")]) if folder.is_dir() else []
-    sums = {}
-    for path in files:
-        with open(path, "rb") as file:
-            sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "name": name,
-        "sha256": sums or None,
+        "sha256": file_sums(name),
         "commit": getattr(vae.config, "_commit_hash", None),
         "num_parameters": sum(parameter.numel() for parameter in vae.parameters()),
         "sampling_rate": vae.config.sampling_rate,
         "latent_dim": vae.config.latent_dim,
         "frame_rate": vae.config.frame_rate,
     }
+
+
+def file_sums(name: str) -> dict[str, str] | None:
+    """
+    Which files a model was loaded from.
+
+    Args:
+        name (`str`): The folder or Hub id.
+
+    Returns:
+        `dict[str, str]` of SHA-256 sums of configuration and weights of a folder; `None` for a Hub id.
+    """
+    folder = Path(name)
+    sums = {}
+    for path in sorted([*folder.glob("config.json"), *folder.glob("*.safetensors")]) if folder.is_dir() else []:
+        with open(path, "rb") as file:
+            sums[path.name] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums or None
 
 
 class ComparisonWriter:
