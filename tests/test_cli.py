@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import ditar_hf
-from ditar_hf import DiTARForTextToSpeech, DiTARProcessor, DiTARTokenizer, cli
+from ditar_hf import DiTARForTextToSpeech, DiTARProcessor, DiTARTokenizer, cli, cli_models
 from ditar_hf.modeling.generation_ditar import DiTARGenerateOutput
 
 RATE, PATCH_LENGTH = 24_000, 2400
@@ -283,7 +283,7 @@ def test_a_seed_is_told_where_it_has_an_effect(speak, copy):
 
 
 def test_default_model_is_looked_for_in_the_clone(run, spy, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "src" / "ditar_hf" / "cli.py"))
+    monkeypatch.setattr(cli_models, "__file__", str(tmp_path / "src" / "ditar_hf" / "cli_models.py"))
     assert_refused(run("speak", "Hello!"), r"no model at .*ditar-tiny-en.*pass one with `--model")
     shutil.copytree(folder, tmp_path / "hub_cards" / "ditar-tiny-en")
     assert run("speak", "Hello!").exit_code == 0 and spy.settings is not None

@@ -27,6 +27,8 @@ ARROWS = {
     "model_card": {"card_figures"},
     "card_figures": set(),
     "plotting": set(),
+    "demo_speech": {""},
+    "demo": {"", "demo_speech", "modeling", "plotting"},
 }
 # cli.py and cli_*.py may import anything, but inside functions: `ditar --help` must be quick.
 CLI_AT_IMPORT = {"typer"}

@@ -5,8 +5,6 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,8 +14,10 @@ import typer
 from .cli_bench import app as bench_app
 from .cli_common import errors_only, exits_with_2, find_device, given, note
 from .cli_data import app as data_app
+from .cli_demo import app as demo_app
 from .cli_evaluate import app as evaluate_app
 from .cli_flops import app as flops_app
+from .cli_models import DEFAULT_MODEL, find_model, load_model, load_processor
 from .cli_train import app as train_app
 from .cli_vae import app as vae_app
 from .cli_voice import find_voice, print_voices
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
     from ditar_hf import DiTARForTextToSpeech, DiTARProcessor
 
-DEFAULT_MODEL = Path("hub_cards", "ditar-tiny-en")
 PICTURE_SUFFIXES = (".png", ".pdf", ".svg")
 LIMIT_LOGGER = "ditar_hf.modeling.generation_ditar"
 
@@ -73,9 +72,10 @@ def _finite(value: float | None) -> float | None:
     return value
 
 
-# the commands of training, of the speech tokenizer and of measuring stand beside `speak`
+# the commands of training, of the speech tokenizer, of measuring and the demo stand beside `speak`
 app.add_typer(bench_app)
 app.add_typer(data_app)
+app.add_typer(demo_app)
 app.add_typer(evaluate_app)
 app.add_typer(flops_app)
 app.add_typer(train_app)
@@ -157,7 +157,7 @@ def speak(
     """Speak a text, in the voice of a recording if you like, and write it to a WAV file."""
     with exits_with_2(ValueError, OSError):
         if list_voices:
-            print_voices(_load_processor(_find_model(model)))
+            print_voices(load_processor(find_model(model)))
             raise typer.Exit()
         # What is quick to check comes first, and the weights, which are slow to load, come last.
         text = _read_text(text, file)
@@ -165,11 +165,11 @@ def speak(
         if plot is not None:
             _check_target(plot, "--plot", PICTURE_SUFFIXES)
         target_device = find_device(device)
-        name = _find_model(model)
-        processor = _load_processor(name)
+        name = find_model(model)
+        processor = load_processor(name)
         preprocess_params = {**find_voice(processor, voice, voice_text), **given(language=language)}
         inputs = processor(text, **preprocess_params)
-        speaker = _load_model(name).to(target_device)
+        speaker = load_model(name).to(target_device)
 
     settings = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
     is_drawn = _draws_noise(speaker, settings)
@@ -266,53 +266,6 @@ def _check_target(path: Path, option: str, suffixes: tuple[str, ...]) -> None:
         raise ValueError(f"`{option}` must name a file in a folder that exists, got `{path}`")
     if not os.access(path.parent, os.W_OK):
         raise ValueError(f"`{option}`: the folder of `{path}` is not writable")
-
-
-def _find_model(model: str | None) -> str:
-    if model is not None:
-        return model
-    # In an editable installation this file is <clone>/src/ditar_hf/cli.py.
-    folder = Path(__file__).resolve().parents[2] / DEFAULT_MODEL
-    if not (folder / "config.json").is_file():
-        raise ValueError(f"there is no model at `{folder}`; pass one with `--model FOLDER_OR_HUB_ID`")
-    return str(folder)
-
-
-def _load_processor(name: str) -> "DiTARProcessor":
-    from transformers import AutoConfig
-
-    from ditar_hf import DiTARProcessor
-
-    with _naming_the_model(name):
-        # Only the config says whose folder it is.
-        model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
-        if model_type != "ditar":
-            raise ValueError(f"it is of the type `{model_type}`, not `ditar`")
-        return DiTARProcessor.from_pretrained(name)
-
-
-def _load_model(name: str) -> "DiTARForTextToSpeech":
-    from ditar_hf import DiTARForTextToSpeech
-
-    with _naming_the_model(name):
-        return DiTARForTextToSpeech.from_pretrained(name)
-
-
-@contextmanager
-def _naming_the_model(name: str) -> Iterator[None]:
-    """Turn what loading raises into a `ValueError` that names the model; keep warnings and lasting bars away."""
-    from transformers.utils.logging import set_tqdm_hook
-
-    # Bars of tqdm vanish when done (`leave`) and are for terminals only (`disable=None`).
-    previous = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "leave": False, "disable": None}))
-    try:
-        with errors_only("transformers"):
-            yield
-    except Exception as error:
-        # Any exception: which one a damaged file ends in is up to the loaders of several libraries.
-        raise ValueError(f"cannot load the model `{name}`: {error}") from error
-    finally:
-        set_tqdm_hook(previous)
 
 
 def _synthesize(

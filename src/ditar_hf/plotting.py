@@ -41,9 +41,44 @@ def log_spectrogram(waveform: "np.ndarray", sampling_rate: int) -> "np.ndarray":
     return 20 * np.log10(np.maximum(magnitudes / loudest, 10 ** (-DYNAMIC_RANGE_DB / 20)))
 
 
+def draw_spectrogram(waveform: "np.ndarray", sampling_rate: int, title: str = "") -> "Figure":
+    """
+    Draw the spectrogram of `waveform`, over time in seconds and frequency in kHz.
+
+    Args:
+        waveform (`np.ndarray` of shape `(num_samples,)`):
+            The samples.
+        sampling_rate (`int`):
+            Samples per second.
+        title (`str`, *optional*, defaults to `""`):
+            Stands above the picture; a long one is shortened.
+
+    Returns:
+        `matplotlib.figure.Figure`, to be saved or drawn on a canvas.
+
+    Raises:
+        ModuleNotFoundError: If matplotlib is not installed.
+    """
+    # A Figure of its own leaves pyplot and the user's choice of backend alone.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    axes = figure.add_subplot()
+    extent = (0.0, len(waveform) / sampling_rate, 0.0, sampling_rate / 2000)
+    image = axes.imshow(
+        log_spectrogram(waveform, sampling_rate), origin="lower", aspect="auto", extent=extent, cmap="magma"
+    )
+    axes.set_xlabel("time (s)")
+    axes.set_ylabel("frequency (kHz)")
+    # A text with two $ signs is no formula.
+    axes.set_title(title if len(title) <= 90 else title[:89] + "…", parse_math=False)
+    figure.colorbar(image, label="level (dB, loudest at 0)")
+    return figure
+
+
 def save_spectrogram(waveform: "np.ndarray", sampling_rate: int, path: str | Path, title: str = "") -> None:
     """
-    Draw the spectrogram of `waveform`, over time in seconds and frequency in kHz, and save it as a picture.
+    Save the picture of [`draw_spectrogram`].
 
     Args:
         waveform (`np.ndarray` of shape `(num_samples,)`):
@@ -60,20 +95,7 @@ def save_spectrogram(waveform: "np.ndarray", sampling_rate: int, path: str | Pat
         ValueError: If the suffix of `path` is no format of matplotlib's.
         OSError: If the file cannot be written.
     """
-    # A Figure of its own leaves pyplot and the user's choice of backend alone.
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4), layout="constrained")
-    axes = figure.add_subplot()
-    extent = (0.0, len(waveform) / sampling_rate, 0.0, sampling_rate / 2000)
-    image = axes.imshow(
-        log_spectrogram(waveform, sampling_rate), origin="lower", aspect="auto", extent=extent, cmap="magma"
-    )
-    axes.set_xlabel("time (s)")
-    axes.set_ylabel("frequency (kHz)")
-    # A text with two $ signs is no formula.
-    axes.set_title(title if len(title) <= 90 else title[:89] + "…", parse_math=False)
-    figure.colorbar(image, label="level (dB, loudest at 0)")
+    figure = draw_spectrogram(waveform, sampling_rate, title)
     with warnings.catch_warnings():
         # The title may be in a script that the font of the picture lacks.
         warnings.filterwarnings("ignore", message="Glyph .* missing")
