@@ -1,8 +1,8 @@
 """
 `ditar demo` in a browser: type, click, and a result that plays; what is wrong is said on the page.
 
-Needs Chromium and its driver, on Debian `apt-get install chromium chromium-driver`. Where they are absent the tests are
-skipped, but with DITAR_REQUIRE_BROWSER=1 in the environment they fail, as in `.ci/run`.
+Needs Chromium and its driver, on Debian `apt-get install chromium chromium-driver`. Where they are absent the tests
+are skipped, but with DITAR_REQUIRE_BROWSER=1 in the environment they fail, as in `.ci/run`.
 """
 
 import io

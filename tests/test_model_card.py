@@ -251,3 +251,10 @@ def test_cards_in_the_repository_are_cards(name):
     card = ModelCard.load(CARDS / name / "README.md")
     assert card.data.license == "apache-2.0" and card.data.library_name == "transformers"
     assert card.text.strip().startswith(f"# {name}")
+
+
+def test_figures_in_the_header_of_the_shipped_card_stand_in_its_text():
+    card = ModelCard.load(CARDS / "ditar-tiny-en" / "README.md")
+    written = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    assert written.keys() == {"wer", "dnsmos"}
+    assert f"{written['wer']:.1%} [" in card.text and f"DNSMOS {written['dnsmos']:.2f} [" in card.text
