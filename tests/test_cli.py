@@ -201,7 +201,6 @@ def test_voice(speak, spy, tmp_path):
     assert spy.inputs["prompt_text"] == "What I said." and spy.inputs["sampling_rate"] == 16_000
     assert spy.inputs["prompt_audio"].dtype == np.float32
     np.testing.assert_allclose(spy.inputs["prompt_audio"], 0.75 * TONE, atol=1e-4)
-    assert "note: voice.flac has 2 channels" in result.stderr
 
 
 @pytest.fixture
@@ -341,8 +340,14 @@ def test_the_bar_counts_patches_towards_their_limit(monkeypatch, capsys):
         (["Hello!", "--voice-text", "Hello!"], "`--voice-text` needs `--voice`"),
         (["Hello!", "--voice", "missing.wav", "--voice-text", "Hi."], "there are no named voices; got `missing.wav`"),
         (["Hello!", "--voice", "folder.wav", "--voice-text", "Hi."], "must be an audio file.*got `folder.wav`"),
-        (["Hello!", "--voice", "text.txt", "--voice-text", "Hi."], "cannot read `text.txt` as audio"),
-        (["Hello!", "--voice", "empty.wav", "--voice-text", "Hi."], "`empty.wav` holds no samples"),
+        (
+            ["Hello!", "--voice", "text.txt", "--voice-text", "Hi."],
+            "`--voice` is 'text.txt', which cannot be read",
+        ),
+        (
+            ["Hello!", "--voice", "empty.wav", "--voice-text", "Hi."],
+            "`--voice` is 'empty.wav', which holds no",
+        ),
         (["Hello!", "--device", "toaster"], "`--device` must be one of this machine's .* got `toaster`"),
         (["Hello!", "--device", "cuda:99"], "`--device` must be one of this machine's .* got `cuda:99`"),
         (["Hello!", "--device", "meta"], "`--device` must be"),

@@ -102,8 +102,8 @@ def speak(
         str | None,
         typer.Option(
             help="The voice to speak in: a name out of `--list-voices`, `random` for one that the model makes up, or "
-            "a recording of a few seconds (WAV, FLAC, MP3, OGG; any sampling rate). A name wins over a file of that "
-            "name, which is `./NAME`. Not given: the model's default voice."
+            "a recording of a few seconds (WAV, FLAC, MP3, OGG; any sampling rate; channels are averaged). A name "
+            "wins over a file of that name, which is `./NAME`. Not given: the model's default voice."
         ),
     ] = None,
     voice_text: Annotated[

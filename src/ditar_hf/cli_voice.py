@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from .cli_common import note
-
 if TYPE_CHECKING:
     from ditar_hf import DiTARProcessor
 
 
 def find_voice(processor: "DiTARProcessor", voice: str | None, voice_text: str | None) -> dict[str, Any]:
     """What the processor takes for a voice: `voice`, or `prompt_audio` with its rate and its transcript."""
+    from ditar_hf.modeling.audio_files_ditar import read_audio
     from ditar_hf.modeling.voices_ditar import RANDOM_VOICE, names_of
 
     if voice is None:
@@ -30,22 +29,8 @@ def find_voice(processor: "DiTARProcessor", voice: str | None, voice_text: str |
         raise ValueError(f"`--voice` must be an audio file, `{RANDOM_VOICE}` or a name, and {names}; got `{voice}`")
     if voice_text is None or not voice_text.strip():
         raise ValueError("`--voice` needs `--voice-text`, the words that are said in the recording")
-    return {**read_recording(Path(voice)), "prompt_text": voice_text.strip()}
-
-
-def read_recording(path: Path) -> dict[str, Any]:
-    """`prompt_audio` of shape `(num_samples,)` and its `sampling_rate`."""
-    import soundfile
-
-    try:
-        audio, sampling_rate = soundfile.read(path, dtype="float32", always_2d=True)  # (num_samples, num_channels)
-    except soundfile.LibsndfileError as error:
-        raise ValueError(f"cannot read `{path}` as audio: {error.error_string}") from error
-    if len(audio) == 0:
-        raise ValueError(f"`{path}` holds no samples")
-    if audio.shape[1] > 1:
-        note(f"{path} has {audio.shape[1]} channels; their mean is used")
-    return {"prompt_audio": audio.mean(axis=1), "sampling_rate": sampling_rate}
+    samples, sampling_rate = read_audio(voice, "--voice")
+    return {"prompt_audio": samples, "sampling_rate": sampling_rate, "prompt_text": voice_text.strip()}
 
 
 def print_voices(processor: "DiTARProcessor") -> None:

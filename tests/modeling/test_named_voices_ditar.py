@@ -357,7 +357,7 @@ def test_a_processor_without_voices_says_so(tokenizers):
         ({"audio": tone(0.1, 99)}, "`audio` lasts 0.10 seconds"),
         ({"audio": np.zeros(RATE, np.float32)}, "`audio` is silent"),
         ({"audio": 4 * tone(1, 99)}, "`audio` must lie in .* but peaks at 1.33"),
-        ({"audio": "eve.wav"}, "`audio` is a path or bytes"),
+        ({"audio": "eve.wav"}, "`audio` is 'eve.wav', but there is no such file"),
         ({"sampling_rate": None}, "`sampling_rate` of `audio` is missing"),
         ({"text": "?!"}, "`text` has nothing to speak"),
         ({"text": None}, "`text` must be a string"),

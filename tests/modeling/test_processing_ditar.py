@@ -76,6 +76,37 @@ def test_a_batch_equals_its_rows_and_is_padded_on_the_left(processor):
     assert torch.equal(placeholders * PATCH, batch["prompt_mask"].sum(1))
 
 
+def test_files_bytes_and_what_datasets_gives_are_the_same_prompt(processor, tmp_path):
+    path = tmp_path / "voice.flac"
+    soundfile.write(path, voice(0.75), RATE)
+    samples = soundfile.read(path, dtype="float32")[0]
+    decoded = SimpleNamespace(data=torch.from_numpy(samples)[None], sample_rate=RATE)
+    forms = {
+        "path": path,
+        "str": str(path),
+        "bytes": path.read_bytes(),
+        "decoded": {"path": "voice.flac", "array": samples, "sampling_rate": RATE},
+        "stored": {"path": "only a name", "bytes": path.read_bytes()},
+        "linked": {"path": str(path), "bytes": None},
+        "decoder": SimpleNamespace(get_all_samples=lambda: decoded),
+    }
+    expected = processor("Hello!", prompt_audio=samples, prompt_text="The fox.", sampling_rate=RATE)
+    for form in forms.values():
+        assert_equal(processor("Hello!", prompt_audio=form, prompt_text="The fox."), expected)
+    batch = processor(["Hello!"] * len(forms), prompt_audio=list(forms.values()), prompt_text="The fox.")
+    assert torch.equal(batch["prompt_values"], expected["prompt_values"].expand(len(forms), -1))
+    with pytest.raises(ValueError, match="has the sampling rate 24000, but `sampling_rate` is 16000"):
+        processor("Hello!", prompt_audio=path, prompt_text="The fox.", sampling_rate=16_000)
+
+
+def test_a_prompt_may_be_in_another_language_than_the_text(processor):
+    prompt = {"prompt_audio": voice(0.75), "prompt_text": "The fox.", "sampling_rate": RATE}
+    ids = processor("Guten Tag!", language="de", prompt_language="en-us", **prompt)["input_ids"][0]
+    phonemes = [processor.tokenizer.phonemize("The fox."), processor.tokenizer.phonemize("Guten Tag!", language="de")]
+    assert processor.decode(ids, skip_special_tokens=True) == " ".join(phonemes)
+    assert processor.decode(processor("Guten Tag!", language="de", **prompt)["input_ids"][0]) != processor.decode(ids)
+
+
 def test_one_prompt_serves_all_rows(processor):
     one = processor(TEXTS, prompt_audio=voice(0.6), prompt_text="Hello!", sampling_rate=RATE)
     each = processor(TEXTS, prompt_audio=[voice(0.6)] * 3, prompt_text=["Hello!"] * 3, sampling_rate=RATE)
@@ -364,9 +395,20 @@ PROMPT = {"prompt_audio": voice(1.0), "prompt_text": "The fox.", "sampling_rate"
         ({"text": "Hello!", **PROMPT, "prompt_audio": np.zeros(RATE)}, "silent"),
         ({"text": "Hello!", **PROMPT, "prompt_audio": np.full(RATE, np.nan)}, "NaN"),
         ({"text": "Hello!", **PROMPT, "prompt_audio": np.stack([voice(1.0)] * 2)}, "mono"),
-        ({"text": "Hello!", **PROMPT, "prompt_audio": "voice.wav"}, "a path or bytes.*soundfile.read"),
-        ({"text": "Hello!", **PROMPT, "prompt_audio": [b"RIFF"]}, "a path or bytes"),
-        ({"text": "Hello!", **PROMPT, "prompt_audio": {"array": voice(1.0)}}, "without `array` or `sampling_rate`"),
+        (
+            {"text": "Hello!", **PROMPT, "prompt_audio": "voice.wav"},
+            r"`prompt_audio\[0\]` is 'voice.wav', but there is no",
+        ),
+        (
+            {"text": "Hello!", **PROMPT, "prompt_audio": [b"RIFF"]},
+            "is 4 bytes, which cannot be read as audio.*Pass a WAV",
+        ),
+        ({"text": "Hello!", **PROMPT, "prompt_audio": {"samples": voice(1.0)}}, "without `array`.*without `bytes`"),
+        ({"text": "Hello!", **PROMPT, "prompt_audio": {"array": None, "path": None}}, "without `array`"),
+        (
+            {"text": "Hello!", **PROMPT, "prompt_audio": {"array": voice(1.0)}, "sampling_rate": None},
+            r"`sampling_rate` of `prompt_audio\[0\]` is missing",
+        ),
         (
             {"text": "Hello!", **PROMPT, "prompt_audio": {"array": voice(1.0), "sampling_rate": 16_000}},
             "Leave `sampling_rate` out",

@@ -242,7 +242,7 @@ def test_emoji_and_control_characters_among_words_are_left_out(speak, expected):
         ({**PROMPT, "prompt_audio": voice(0.02)}, "lasts 0.02 seconds.*Pass a longer recording"),
         ({**PROMPT, "prompt_audio": np.zeros(600 * RATE, np.float32)}, "lasts 600.00 seconds.*Cut it"),
         ({**PROMPT, "prompt_audio": np.stack([voice(1.0)] * 2)}, "must be mono"),
-        ({**PROMPT, "prompt_audio": "voice.wav"}, "a path or bytes"),
+        ({**PROMPT, "prompt_audio": "voice.wav"}, "there is no such file"),
         ({**PROMPT, "prompt_text": "…"}, r"`prompt_text\[0\]` has nothing to speak"),
     ],
 )

@@ -1,5 +1,6 @@
-"""Audio files, written as a whole or not at all."""
+"""Audio files: read as mono, written as a whole or not at all."""
 
+import io
 import os
 import secrets
 from collections.abc import Iterator
@@ -12,10 +13,45 @@ import numpy as np
 
 try:
     import soundfile
-except ImportError:  # only `write_audio` needs it
+except ImportError:  # only files need it
     soundfile = None
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def read_audio(source: str | os.PathLike | bytes, name: str = "source") -> tuple[np.ndarray, int]:
+    """
+    Reads an audio file as mono; of several channels it is the mean.
+
+    Args:
+        source (`str`, `os.PathLike` or `bytes`):
+            Path or content of a WAV, FLAC, OGG or MP3 file, or of another kind that libsndfile reads.
+        name (`str`, *optional*, defaults to `"source"`): What messages call it.
+
+    Returns:
+        `tuple[np.ndarray, int]`: Float32 samples of shape `(num_samples,)` and their rate in hertz.
+
+    Raises:
+        ValueError: If there is no such file, or it is not audio, damaged or empty.
+        ImportError: If `soundfile` is not installed.
+    """
+    if soundfile is None:
+        raise ImportError("Audio files are read by `soundfile`, which is not installed: `pip install soundfile`.")
+    shown = f"{len(source)} bytes" if isinstance(source, bytes) else repr(str(source))
+    if not isinstance(source, bytes) and not os.path.isfile(source):
+        raise ValueError(f"`{name}` is {shown}, but there is no such file. Pass the path of a recording.")
+    try:
+        samples, sampling_rate = soundfile.read(
+            io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
+        )  # (num_samples, num_channels)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(
+            f"`{name}` is {shown}, which cannot be read as audio: {error.error_string} Pass a WAV, FLAC, OGG or MP3"
+            " file."
+        ) from error
+    if not len(samples):
+        raise ValueError(f"`{name}` is {shown}, which holds no samples. Pass a recording of some seconds.")
+    return samples.mean(axis=1), sampling_rate
 
 
 @contextmanager
@@ -98,4 +134,4 @@ def checked_samples(audio: Any) -> np.ndarray:
     return samples
 
 
-__all__ = ["AUDIO_SUFFIXES", "checked_samples", "replacing", "write_audio"]
+__all__ = ["AUDIO_SUFFIXES", "checked_samples", "read_audio", "replacing", "write_audio"]

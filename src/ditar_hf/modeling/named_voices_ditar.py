@@ -41,9 +41,9 @@ class NamedVoicesMixin:
 
         Args:
             name (`str`): Lower-case letters, digits, `-` and `_`.
-            audio (`np.ndarray`, `torch.Tensor`, `list[float]` or `dict`):
+            audio (`str`, `bytes`, `np.ndarray`, `torch.Tensor`, `list[float]` or `dict`):
                 A recording of the voice, a few seconds: in the forms of a `prompt_audio`.
-            sampling_rate (`int`): The rate of `audio` in hertz; `None` for a dictionary, which has its own.
+            sampling_rate (`int`): The rate of a waveform in hertz; `None` for what has its own, such as a file.
             text (`str`): What is said in `audio`, word for word.
             language (`str`, *optional*): The language of `text`. Defaults to the tokenizer's. For phonemes only.
             phonemize (`bool`, *optional*):

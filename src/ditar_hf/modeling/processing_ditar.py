@@ -8,7 +8,7 @@ import numpy as np
 from transformers.feature_extraction_utils import BatchFeature
 from transformers.processing_utils import ProcessorMixin
 
-from .audio_files_ditar import write_audio
+from .audio_files_ditar import read_audio, write_audio
 from .feature_extraction_ditar import DiTARFeatureExtractor, is_list_of_waveforms
 from .named_voices_ditar import NamedVoicesMixin
 from .normalization_ditar import check_text
@@ -132,6 +132,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
         return_tensors: str | None = "pt",
         padding: bool = True,
         voice: str | list[str | None] | None = None,
+        prompt_language: str | None = None,
     ) -> BatchFeature:
         """
         Prepares one text or a batch of texts.
@@ -139,17 +140,18 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
         Args:
             text (`str` or `list[str]`):
                 What to speak.
-            prompt_audio (`np.ndarray`, `torch.Tensor`, `list[float]`, `dict` or a list of them, *optional*):
-                A recording of the voice to speak with: a mono waveform, or a dictionary with `array` and
-                `sampling_rate` as `datasets` gives it. One recording serves all rows; a list has one per row, `None`
-                for no prompt.
+            prompt_audio (`str`, `bytes`, `np.ndarray`, `torch.Tensor`, `list[float]`, `dict` or a list, *optional*):
+                A recording of the voice to speak with: path or content of an audio file, a mono waveform, or what
+                `datasets` gives, a dictionary with `array` and `sampling_rate` or with `path` and `bytes`, or a
+                decoder. Files are read as mono, the mean of their channels. One recording serves all rows; a list has
+                one per row, `None` for no prompt.
             prompt_text (`str` or `list[str]`, *optional*):
                 What is said in `prompt_audio`, word for word; in the same form.
             sampling_rate (`int`, *optional*):
-                The rate of `prompt_audio` in hertz. Required unless the recordings are dictionaries. Another rate than
-                the model's is resampled.
+                The rate of waveforms in `prompt_audio` in hertz; files and dictionaries have their own. Another rate
+                than the model's is resampled.
             language (`str`, *optional*):
-                The language of `text` and `prompt_text`. Defaults to the tokenizer's. For phonemes only.
+                The language of `text`. Defaults to the tokenizer's. For phonemes only.
             phonemize (`bool`, *optional*):
                 `False` if `text` and `prompt_text` are phoneme strings already. Defaults to the tokenizer's
                 `do_phonemize`. For phonemes only.
@@ -162,6 +164,8 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
                 one per row. `"random"` is no prompt at all, so that the model makes up a voice: another one each time
                 where the temperature is above 0, at 0 always the same for a text. Where none is named, `default_voice`
                 speaks, unless prompts are given.
+            prompt_language (`str`, *optional*):
+                The language of `prompt_text`, where it is another than that of `text`. For phonemes only.
 
         Returns:
             [`BatchFeature`] with
@@ -184,7 +188,8 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
         if prompt_audio is None and prompt_text is None:
             prompts = self._named_prompts(voice, len(texts))
         elif voice is None:
-            prompts = self._given_prompts(prompt_audio, prompt_text, sampling_rate, language, phonemize, len(texts))
+            spoken = language if prompt_language is None else prompt_language
+            prompts = self._given_prompts(prompt_audio, prompt_text, sampling_rate, spoken, phonemize, len(texts))
         else:
             raise ValueError(f"`voice` is {voice!r}, but a prompt is passed as well. Pass one of them.")
 
@@ -327,20 +332,30 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
 
     def _prompt_samples(self, recording: Any, sampling_rate: int | None, name: str) -> np.ndarray:
         """A recording as a prompt, of shape `(num_samples,)`."""
-        if isinstance(recording, Mapping):
-            if not {"array", "sampling_rate"} <= recording.keys():
-                raise ValueError(f"`{name}` is a dictionary without `array` or `sampling_rate`: {sorted(recording)}.")
-            if sampling_rate not in (None, recording["sampling_rate"]):
+        if isinstance(recording, Mapping) and recording.get("array") is None:
+            # of `datasets` without decoding; where there are bytes, the path is only a name
+            stored = [recording[key] for key in ("bytes", "path") if recording.get(key) is not None]
+            if not stored:
                 raise ValueError(
-                    f"`{name}` has the sampling rate {recording['sampling_rate']}, but `sampling_rate` is"
-                    f" {sampling_rate}. Leave `sampling_rate` out."
+                    f"`{name}` is a dictionary without `array` and `sampling_rate`, and without `bytes` and `path`:"
+                    f" {sorted(recording)}."
                 )
-            recording, sampling_rate = recording["array"], recording["sampling_rate"]
+            recording = stored[0]
+        if isinstance(recording, Mapping):
+            recording, own_rate = recording["array"], recording.get("sampling_rate")
         elif isinstance(recording, (str, bytes, os.PathLike)):
+            recording, own_rate = read_audio(recording, name)
+        elif hasattr(recording, "get_all_samples"):  # a decoder of torchcodec
+            decoded = recording.get_all_samples()
+            recording, own_rate = decoded.data.mean(0), decoded.sample_rate
+        else:
+            own_rate = None
+        if own_rate is not None and sampling_rate not in (None, own_rate):
             raise ValueError(
-                f"`{name}` is a path or bytes. Read the file first, for example with `soundfile.read(path)`, and pass"
-                " the samples and their `sampling_rate`."
+                f"`{name}` has the sampling rate {own_rate}, but `sampling_rate` is {sampling_rate}. Leave"
+                " `sampling_rate` out."
             )
+        sampling_rate = sampling_rate if own_rate is None else own_rate
         return self.feature_extractor.prepare_prompt(recording, sampling_rate, name)
 
     def _check_length(self, num_tokens: int, index: int, has_prompt: bool):
