@@ -17,6 +17,7 @@ from .cli_data import app as data_app
 from .cli_demo import app as demo_app
 from .cli_evaluate import app as evaluate_app
 from .cli_flops import app as flops_app
+from .cli_hub import app as hub_app
 from .cli_models import DEFAULT_MODEL, find_model, load_model, load_processor
 from .cli_train import app as train_app
 from .cli_vae import app as vae_app
@@ -78,6 +79,7 @@ app.add_typer(data_app)
 app.add_typer(demo_app)
 app.add_typer(evaluate_app)
 app.add_typer(flops_app)
+app.add_typer(hub_app)
 app.add_typer(train_app)
 app.add_typer(vae_app)
 

@@ -64,9 +64,10 @@ def bench(
         from .evaluation.benchmark import check_numbers, run_benchmark
         from .evaluation.benchmark_plan import plan_systems
         from .evaluation.benchmark_systems import Workload
+        from .folders import new_folder
         from .modeling.transformer_ditar import DiTARTransformer
 
-        with vae_report.new_folder(out) as folder:
+        with new_folder(out) as folder:
             of_workload = given(
                 prompt_seconds=prompt_seconds,
                 num_text_tokens=text_tokens,

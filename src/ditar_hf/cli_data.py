@@ -87,7 +87,7 @@ def prepare(
     """Say what a source of speech holds, and which rows cannot be used and why; nothing in it is changed."""
     # data is read while it is inspected, so bad input shows only there
     with exits_with_2(ValueError, OSError):
-        from .evaluation.vae_report import new_folder
+        from .folders import new_folder
         from .training.data import AudioSource
         from .training.examples import ExampleArguments
         from .training.filters import FilterArguments

@@ -47,8 +47,8 @@ def load_model(name: str) -> "DiTARForTextToSpeech":
 
 
 @contextmanager
-def _naming_the_model(name: str) -> Iterator[None]:
-    """Turn what loading raises into a `ValueError` that names the model; keep warnings and lasting bars away."""
+def quiet_loading() -> Iterator[None]:
+    """Keep warnings of loading, and bars that stay, away."""
     from transformers.utils.logging import set_tqdm_hook
 
     # Bars of tqdm vanish when done (`leave`) and are for terminals only (`disable=None`).
@@ -56,8 +56,16 @@ def _naming_the_model(name: str) -> Iterator[None]:
     try:
         with errors_only("transformers"):
             yield
+    finally:
+        set_tqdm_hook(previous)
+
+
+@contextmanager
+def _naming_the_model(name: str) -> Iterator[None]:
+    """Turn what loading raises into a `ValueError` that names the model, and load quietly."""
+    try:
+        with quiet_loading():
+            yield
     except Exception as error:
         # Any exception: which one a damaged file ends in is up to the loaders of several libraries.
         raise ValueError(f"cannot load the model `{name}`: {error}") from error
-    finally:
-        set_tqdm_hook(previous)

@@ -189,6 +189,7 @@ def evaluate_vae(
         from .evaluation.recognizers import load_recognizer
         from .evaluation.summary import NotMeasuredError, unavailable
         from .evaluation.vae_evaluation import evaluate_vae as evaluate
+        from .folders import new_folder
         from .modeling.loss_ditar_vae import limit_bandwidth
         from .training.data import AudioSource, spread_rows
 
@@ -200,7 +201,7 @@ def evaluate_vae(
             audio_column=audio_column,
             text_column=text_column,
         )
-        with vae_report.new_folder(out) as folder:
+        with new_folder(out) as folder:
             target_device = find_device(device)
             rows = AudioSource(data, streaming=streaming, **of_source).read()
             rows = rows if max_clips is None else spread_rows(rows, max_clips)

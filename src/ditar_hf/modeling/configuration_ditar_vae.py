@@ -95,6 +95,18 @@ class StrictConfig(PreTrainedConfig):
         refuse_unknown_keys(self, kwargs)
         super().__post_init__(**kwargs)
 
+    def to_dict(self) -> dict[str, Any]:
+        """
+        As `PreTrainedConfig.to_dict`; of a class that a repository brought along also where its code lies.
+
+        Returns:
+            `dict[str, Any]`: Without `auto_map` for the installed class, which saves no code beside the file.
+        """
+        values = super().to_dict()
+        if self._auto_class is None:
+            values.pop("auto_map", None)
+        return values
+
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "StrictConfig | tuple[StrictConfig, dict]":
         """

@@ -78,6 +78,7 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
             )
         if prompt_peak is not None and not 0 < prompt_peak <= 1:
             raise ValueError(f"`prompt_peak` must lie in (0, 1], or be None to keep the level, got {prompt_peak}.")
+        kwargs.pop("auto_map", None)  # which the library notes again where it saves code beside the file
         super().__init__(
             feature_size=feature_size,
             sampling_rate=sampling_rate,

@@ -90,6 +90,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
 
         # The sequence is put together by the processor and the collator, so nothing is added around a text.
         kwargs["special_tokens_pattern"] = "none"
+        kwargs.pop("auto_map", None)  # which the library notes again where it saves code beside the file
         super().__init__(
             languages=self.languages,
             language=self.language,
