@@ -4,9 +4,10 @@ import copy
 import json
 import pickle
 import sys
+import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
@@ -71,6 +72,8 @@ def test_decoding_the_ids_gives_the_phoneme_string(tokenizer, language, sentence
 def test_tokens_of_any_phoneme_string_are_its_longest_matches(tokenizer, data):
     vocabulary = [token for token in tokenizer.get_vocab() if token not in CONTROL_TOKENS]
     phonemes = "".join(data.draw(st.lists(st.sampled_from(vocabulary), max_size=30)))
+    # a letter before a combining mark may be one that is in no vocabulary
+    assume(unicodedata.is_normalized("NFC", phonemes))
     tokens = tokenizer.tokenize(phonemes, phonemize=False)
     assert "".join(tokens) == tokenizer.convert_tokens_to_string(tokens)
     assert tokenizer.decode(tokenizer.convert_tokens_to_ids(tokens)) == "".join(tokens)
