@@ -134,7 +134,8 @@ class DiTARGenerationMixin(DiTARPatchLoop):
 
         Raises:
             ValueError: If an argument is unknown or out of range, prompts and placeholders do not match, text and
-                speech may exceed the positions of the language model, or that is trained with gradient checkpointing.
+                speech may exceed the positions of the language model, that is trained with gradient checkpointing, or
+                the weights are nowhere or spread over accelerators.
         """
         lm = self.model.language_model
         if lm.training and lm.is_activation_checkpointing:
@@ -143,6 +144,7 @@ class DiTARGenerationMixin(DiTARPatchLoop):
                 "`generate` goes on from: call `model.eval()` first, and `model.train()` to go on training."
             )
         config = self._merge_generation_config(generation_config, kwargs)
+        self._check_placement(config)
         input_ids, attention_mask = self._check_text(input_ids, attention_mask)
         scheduler = self._build_scheduler(noise_scheduler)
         scheduler.set_timesteps(config.num_inference_steps, device=input_ids.device, temperature=config.temperature)
@@ -180,6 +182,21 @@ class DiTARGenerationMixin(DiTARPatchLoop):
                 changes["cache_implementation"] = generation_config.cache_implementation  # also where it is None
             overrides = {**changes, **overrides}
         return self.generation_config.merged(overrides)
+
+    def _check_placement(self, config: DiTARGenerationConfig):
+        """Raises where the weights lie so that the loop cannot run: spread over accelerators, or nowhere."""
+        places = set((getattr(self, "hf_device_map", None) or {}).values())
+        accelerators = sorted(map(str, places - {"cpu", "disk"}))
+        if len(accelerators) > 1:
+            raise ValueError(
+                f"the model is spread over the devices {', '.join(accelerators)}, and all parts speak at each patch: "
+                f"load it on one, `device_map={{'': {accelerators[0]}}}`, or offload to 'cpu' or 'disk'."
+            )
+        head = self.stop_head
+        if head.weight.is_meta and not hasattr(head, "_hf_hook"):
+            raise ValueError("the weights are on the meta device, so there are none: load the model on a real one.")
+        if config.compile_patch_step and (len(places) > 1 or "disk" in places):
+            raise ValueError("`compile_patch_step=True` needs all weights on one device, but some are offloaded.")
 
     def _check_text(
         self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None

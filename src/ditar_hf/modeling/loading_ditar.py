@@ -1,10 +1,14 @@
 """Loading that stops where weights are missing or do not fit, for the models of this package."""
 
 import os
+import time
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+
+from .downloads_ditar import refuse_spoilt_weights
+from .loading_options_ditar import check_options, settle_placement
 
 
 class CompleteWeightsMixin:
@@ -14,6 +18,9 @@ class CompleteWeightsMixin:
     It stands before `PreTrainedModel` among the bases of a class. Weights that may be missing are those that the class
     names in `_keys_to_ignore_on_load_missing`.
     """
+
+    # regular expressions of modules that quantisation leaves alone; with `None`, it is refused
+    _modules_to_not_quantize: tuple[str, ...] | None = None
 
     @classmethod
     def from_pretrained(
@@ -25,7 +32,7 @@ class CompleteWeightsMixin:
         **kwargs: Any,
     ) -> PreTrainedModel | tuple[PreTrainedModel, dict[str, Any]]:
         """
-        As `PreTrainedModel.from_pretrained`, but a folder is complete or refused.
+        As `PreTrainedModel.from_pretrained`, but a folder is complete or refused, and so are options that fail later.
 
         Args:
             pretrained_model_name_or_path (`str` or `os.PathLike`, *optional*): A folder or the name of a repository.
@@ -34,17 +41,24 @@ class CompleteWeightsMixin:
                 Whether weights of another shape than the configuration's are drawn anew.
             output_loading_info (`bool`, *optional*, defaults to `False`):
                 Whether to return the library's notes on missing and surplus weights, too.
-            **kwargs: Passed on; names of fields override the configuration.
+            **kwargs:
+                Passed on, such as `device_map`; `dtype` (fp32, bf16, fp16 or `"auto"`), `attn_implementation`
+                (`"sdpa"`, `"eager"`, `"flash_attention_2"`) and `quantization_config` (of torchao or bitsandbytes) are
+                checked; names of fields override the configuration.
 
         Returns:
             The model in `eval()`, or with `output_loading_info=True` the model and a `dict`.
 
         Raises:
             ValueError: If a file of a local folder is missing, cut off or damaged, weights are missing in it or of
-                another shape, or its configuration is refused.
+                another shape, or its configuration or one of the options above is refused.
+            ImportError: If the package that an option needs is not installed.
             OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
         """
         source = repr(str(pretrained_model_name_or_path))
+        is_local, start = os.path.isdir(str(pretrained_model_name_or_path)), time.time()
+        fetched = (source[1:-1], kwargs.get("_commit_hash") or kwargs.get("revision"), start, kwargs.get("cache_dir"))
+        kwargs = check_options(kwargs, cls)
         try:
             # shapes are compared below, where the message can name them
             model, info = super().from_pretrained(
@@ -55,12 +69,16 @@ class CompleteWeightsMixin:
                 **kwargs,
             )
         except (OSError, SafetensorError) as error:
-            if isinstance(error, OSError) and not os.path.isdir(str(pretrained_model_name_or_path)):
+            if isinstance(error, OSError) and not is_local:
                 raise
+            if not is_local:
+                refuse_spoilt_weights(*fetched)
             raise ValueError(
                 f"the model in {source} cannot be read ({error}): a file is missing, cut off or damaged. Fetch it "
-                "again."
+                "again. Weights are read as safetensors only: pickles can run code."
             ) from error
+        if not is_local:
+            refuse_spoilt_weights(*fetched)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"{source} lacks {len(missing)} weights of {cls.__name__}: {_some(missing)}. They would be random: "
@@ -74,6 +92,7 @@ class CompleteWeightsMixin:
                 f"for: {_some(shapes)}. Load it with its own config, or draw them anew with "
                 "`ignore_mismatched_sizes=True`."
             )
+        settle_placement(model)
         return (model, info) if output_loading_info else model
 
 

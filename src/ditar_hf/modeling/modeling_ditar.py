@@ -86,6 +86,17 @@ class DiTARPreTrainedModel(CompleteWeightsMixin, PreTrainedModel):
     _supports_attention_backend = True
     # the tokenizer of speech is trained apart, and its latents are only as good as its precision
     _keep_in_fp32_modules_strict = ["vae"]
+    # only the layers of LM, patch encoder and LocDiT are quantised: what lies around them is small, and its errors
+    # would be heard; an adapter is as exact as it was trained
+    _modules_to_not_quantize = (
+        "vae",
+        "stop_head",
+        "alignment_head",
+        r"locdit\.\w+_proj",
+        r"locdit\.time_embedding",
+        r"(model\.)?patch_encoder\.\w+_proj",
+        r".*\.lora_[AB]",
+    )
 
     def __init__(self, config: DiTARConfig, *args, **kwargs):
         super().__init__(config, *args, **kwargs)

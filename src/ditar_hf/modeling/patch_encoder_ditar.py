@@ -1,11 +1,19 @@
 """The aggregation encoder: a patch of latent frames to one vector (DiTAR, section 3.5.2)."""
 
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 from transformers import initialization as init
+from transformers.utils import is_accelerate_available
 
 from .configuration_ditar import DiTARConfig
 from .transformer_ditar import DiTARTransformer
+
+if is_accelerate_available():
+    from accelerate.utils import align_module_device
+else:
+    align_module_device = nullcontext  # without it, nothing is offloaded
 
 
 class DiTARPatchEncoder(nn.Module):
@@ -26,8 +34,9 @@ class DiTARPatchEncoder(nn.Module):
 
     def blank_tokens(self, num_patches: int) -> torch.Tensor:
         """The transformer's input for `N` patches, `(N, 1 + P, C)`: the learnt token, and zeros for the frames."""
-        frames = self.patch_token.new_zeros(num_patches, self.patch_size, len(self.patch_token))
-        return torch.cat((self.patch_token.expand(num_patches, 1, -1), frames), dim=1)
+        with align_module_device(self):  # an offloaded token is fetched by `forward` alone, or here
+            frames = self.patch_token.new_zeros(num_patches, self.patch_size, len(self.patch_token))
+            return torch.cat((self.patch_token.expand(num_patches, 1, -1), frames), dim=1)
 
     def read_out(self, tokens: torch.Tensor) -> torch.Tensor:
         """Learnt token and embedded frames `(N, 1 + P, C)` to embeddings `(N, H)` for the LM."""

@@ -97,8 +97,11 @@ class DiTARPatchLoop:
             history[row, frames - len(last) :] = last
         branches = 2 if config.guidance_scale > 1 else 1
         locdit = self.locdit
-        tokens = locdit.sample_proj.weight.new_zeros(
-            branches * batch_size, 1 + frames + self.config.patch_size, locdit.sample_proj.out_features
+        # not `new_zeros` of a weight: it may be offloaded, and have no device of its own
+        tokens = torch.zeros(
+            (branches * batch_size, 1 + frames + self.config.patch_size, locdit.sample_proj.out_features),
+            dtype=dtype,
+            device=hidden_states.device,
         )
         return PatchState(
             hidden_states=hidden_states,
