@@ -414,13 +414,15 @@ def test_spoilt_weights_are_refused_and_fetched_again(published, run, speech, tm
     np.testing.assert_array_equal(np.load(tmp_path / "speech.npy"), speech)
 
 
-def test_what_is_not_on_the_hub_says_so(hub, run, published):
+def test_export_by_name_and_what_is_not_on_the_hub(folder, hub, run, published, tmp_path):
     export = """
         from typer.testing import CliRunner
         from ditar_hf.cli import app
         for arguments in (["org/nothing", "out"], ["org/tiny", "out", "--revision", "v9"]):
             result = CliRunner().invoke(app, ["export", *arguments])
             print(result.exit_code, result.output)
+        assert CliRunner().invoke(app, ["export", "org/tiny", "out"]).exit_code == 0
     """
     printed = run(export, blocked=[], hub=hub)
     assert printed.count("2 error: ") == 2 and "org/nothing" in printed and "v9" in printed
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
