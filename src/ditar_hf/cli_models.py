@@ -29,8 +29,10 @@ def load_processor(name: str) -> "DiTARProcessor":
     from transformers import AutoConfig
 
     from ditar_hf import DiTARProcessor
+    from ditar_hf.modeling.loading_ditar import refuse_missing_folder
 
     with _naming_the_model(name):
+        refuse_missing_folder(name)
         # Only the config says whose folder it is.
         model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if model_type != "ditar":

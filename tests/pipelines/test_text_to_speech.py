@@ -68,6 +68,7 @@ def test_the_librarys_own_class_with_all_of_ours_inside(speak):
         DiTARTokenizer,
     )
     assert speak.sampling_rate == RATE
+    assert "DiTARForTextToSpeech" in repr(speak) and "audio" in repr(speak)
 
 
 # Forms of input

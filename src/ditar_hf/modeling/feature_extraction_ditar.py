@@ -275,7 +275,8 @@ def _mono_samples(audio: Any, name: str) -> np.ndarray:
         raise ValueError(
             f"`{name}` has type {samples.dtype}, whose scale is not known. Pass floats in [-1, 1], int16 or int32."
         )
-    return samples.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is infinite is refused afterwards
+        return samples.astype(np.float32)
 
 
 __all__ = ["DiTARFeatureExtractor"]

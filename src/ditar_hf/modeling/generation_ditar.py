@@ -43,6 +43,7 @@ class DiTARGenerationMixin(DiTARPatchLoop):
     """`generate` for [`DiTARForTextToSpeech`]; independent of transformers' loop over token logits."""
 
     generation_config_class = DiTARGenerationConfig
+    output_modalities = ("audio",)
 
     def adjust_generation_fn(
         self,

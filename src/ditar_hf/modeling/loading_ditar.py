@@ -56,7 +56,12 @@ class CompleteWeightsMixin:
             OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
         """
         source = repr(str(pretrained_model_name_or_path))
+        refuse_missing_folder(pretrained_model_name_or_path)
         is_local, start = os.path.isdir(str(pretrained_model_name_or_path)), time.time()
+        described = kwargs.get("config") is not None or not is_local
+        names = ("config.json", "adapter_config.json")
+        if not described and not any(os.path.isfile(os.path.join(source[1:-1], name)) for name in names):
+            raise ValueError(f"the folder {source} has no config.json: it is not that of a saved model.")
         fetched = (source[1:-1], kwargs.get("_commit_hash") or kwargs.get("revision"), start, kwargs.get("cache_dir"))
         kwargs = check_options(kwargs, cls)
         try:
@@ -94,6 +99,22 @@ class CompleteWeightsMixin:
             )
         settle_placement(model)
         return (model, info) if output_loading_info else model
+
+
+def refuse_missing_folder(name_or_path: str | os.PathLike | None):
+    """
+    Says that a folder is not there, where the library would speak of the name of a repository.
+
+    Args:
+        name_or_path (`str` or `os.PathLike`, *optional*): A folder or the name of a repository.
+
+    Raises:
+        ValueError: If it is written as no name can be, and is no folder.
+    """
+    path = str(name_or_path)
+    is_path = isinstance(name_or_path, os.PathLike) or path.startswith((".", "~", os.sep)) or path.count("/") > 1
+    if name_or_path is not None and is_path and not os.path.isdir(path):
+        raise ValueError(f"there is no folder {path!r}. Pass a folder that is there, or the name of a repository.")
 
 
 def _some(names: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from transformers.utils import cached_file
 
 from .audio_files_ditar import replacing
+from .loading_ditar import refuse_missing_folder
 from .voices_ditar import DiTARVoice, check_voice_name, check_voices
 
 VOICE_FOLDER = "voices"
@@ -105,10 +106,16 @@ class NamedVoicesMixin:
             `tuple[dict[str, Any], dict[str, Any]]`: Arguments of the constructor, and the unused of `kwargs`.
 
         Raises:
-            ValueError: If a voice is missing or damaged.
+            ValueError: If there is no such folder or no processor in it, or a voice is missing or damaged.
             OSError: If a file is not found on the Hub or in the cache, or is no JSON.
         """
+        refuse_missing_folder(pretrained_model_name_or_path)
         values, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if not values:
+            raise ValueError(
+                f"{str(pretrained_model_name_or_path)!r} holds no processor (processor_config.json). Save the one that"
+                " the model was trained with beside it: `processor.save_pretrained(…)`."
+            )
         if "voices" in values:
             location = {name: kwargs[name] for name in LOCATION_ARGUMENTS if name in kwargs}
             values["voices"] = _load_voices(pretrained_model_name_or_path, values["voices"], **location)

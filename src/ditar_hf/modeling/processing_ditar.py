@@ -338,7 +338,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
             if not stored:
                 raise ValueError(
                     f"`{name}` is a dictionary without `array` and `sampling_rate`, and without `bytes` and `path`:"
-                    f" {sorted(recording)}."
+                    f" {sorted(recording)}. Pass one with either, as an `Audio` column of `datasets` gives it."
                 )
             recording = stored[0]
         if isinstance(recording, Mapping):
