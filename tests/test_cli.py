@@ -149,7 +149,7 @@ def test_plot_without_matplotlib_is_a_note(speak, spy, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     result = speak("Hello!", "--plot", "speech.png")
     assert result.exit_code == 0, result.output
-    assert 'pip install "ditar-hf[plot]"' in result.stderr
+    assert 'pip install -e ".[plot]"' in result.stderr
     assert names_in(tmp_path) == ["speech.wav"]
 
 
@@ -243,7 +243,7 @@ def test_lists_the_voices(speak, voiced):
     processor.save_pretrained(voiced)
     assert speak("--list-voices", model=voiced).stdout == "ada\nbob-2 (default)\nrandom\n"
     assert speak("--list-voices").stdout == "random (default)\n"
-    assert_refused(speak("--list-voices", model="missing"), "cannot load the model `missing`")
+    assert_refused(speak("--list-voices", model="missing"), "there is no folder `missing`, and no model of that name")
 
 
 @pytest.mark.parametrize(
@@ -416,7 +416,6 @@ def without_locdit(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (shutil.rmtree, ""),
         (lambda path: (path / "config.json").unlink(), "model_type"),
         (lambda path: (path / "config.json").write_text("{"), "not a valid JSON file"),
         (lambda path: (path / "config.json").write_text("[]"), ""),
@@ -430,7 +429,6 @@ def without_locdit(path):
         (without_locdit, "locdit"),
     ],
     ids=[
-        "no folder",
         "no config",
         "config is no JSON",
         "config is a list",
@@ -447,6 +445,11 @@ def without_locdit(path):
 def test_a_bad_model_folder_is_one_short_line(speak, copy, tmp_path, damage, message):
     damage(copy)
     assert_refused(speak("Hello!", model=copy), f"cannot load the model `{re.escape(str(copy))}`: .*{message}")
+    assert names_in(tmp_path) == []
+
+
+def test_a_folder_that_is_not_there_is_one_short_line(speak, tmp_path):
+    assert_refused(speak("Hello!", model=tmp_path / "none"), "there is no folder '.*none'")
     assert names_in(tmp_path) == []
 
 

@@ -8,10 +8,13 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+import torch
 from typer.testing import CliRunner
 
-from ditar_hf import DiTARTokenizer
+from ditar_hf import DiTARForTextToSpeech, DiTARTokenizer
 from ditar_hf.cli import app
+from ditar_hf.evaluation.speech_measures import Measure
+from ditar_hf.evaluation.summary import NotMeasuredError
 
 runner = CliRunner()
 RATE = 16000
@@ -71,10 +74,13 @@ def test_an_interrupted_evaluation_goes_on(test_set):
 def test_two_processes_equal_one(test_set):
     assert runner.invoke(app, arguments(test_set, "one")).exit_code == 0
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, "-m", "ditar_hf.cli", *arguments(test_set, "two")], capture_output=True, text=True, cwd=test_set
-    )
+    # without a GPU also where no device is named
+    named = arguments(test_set, "two")
+    place = named.index("--device")
+    unnamed = [*named[:place], *named[place + 2 :]] if not torch.cuda.is_available() else named
+    done = subprocess.run([*command, "-m", "ditar_hf.cli", *unnamed], capture_output=True, text=True, cwd=test_set)
     assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("index.html to listen to") == 1
     assert contents(test_set / "one") == contents(test_set / "two")
 
 
@@ -82,10 +88,13 @@ def test_two_processes_equal_one(test_set):
     "more, message",
     [
         (["--set", "seed"], "is no test set"),
-        (["--protocol", "wer"], "`protocol` 'wer' is not known"),
-        (["--encoder", "ears"], "`encoder` 'ears' is not known"),
+        (["--protocol", "wer"], "`--protocol` 'wer' is not known"),
+        (["--encoder", "ears"], "`--encoder` 'ears' is not known"),
         (["--temperature", "2"], "temperature"),
-        (["--list", "nowhere.csv"], "there is no list"),
+        (["--list", "nowhere.csv"], "`--list`: there is no list"),
+        (["--set", "seed-fr"], "`--set` 'seed-fr' is no test set"),
+        (["--model", "./nowhere"], "there is no folder './nowhere'"),
+        (["--model", "nowhere"], "there is no folder `nowhere`, and no model of that name could be had from the Hub"),
     ],
 )
 def test_bad_input_is_one_line(test_set, more, message):
@@ -93,6 +102,32 @@ def test_bad_input_is_one_line(test_set, more, message):
     assert result.exit_code == 2, result.output
     assert message in result.stderr.splitlines()[-1]
     assert not list((test_set / "out").rglob("*.wav"))
+
+
+def test_an_interruption_says_how_to_go_on(test_set, monkeypatch):
+    generate, calls = DiTARForTextToSpeech.generate, []
+
+    def interrupted(self, *args, **kwargs):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(1)
+        return generate(self, *args, **kwargs)
+
+    monkeypatch.setattr(DiTARForTextToSpeech, "generate", interrupted)
+    result = runner.invoke(app, arguments(test_set, "cut"))
+    assert result.exit_code == 130
+    assert "interrupted: 2 of 3 are spoken, and the same command goes on" in result.stderr
+
+
+def test_where_nothing_can_be_measured_it_fails_and_keeps_the_speech(test_set, monkeypatch):
+    def not_had(*args):
+        raise NotMeasuredError("it is not installed")
+
+    measures = [Measure("quality", "", "higher", not_had)]
+    monkeypatch.setattr("ditar_hf.evaluation.speech_measures.load_measures", lambda *args: measures)
+    result = runner.invoke(app, arguments(test_set, "out"))
+    assert result.exit_code == 2 and "nothing was measured" in result.stderr
+    assert len(list((test_set / "out" / "model").glob("*.wav"))) == 3
 
 
 def test_settings_of_another_evaluation_are_refused(test_set):

@@ -110,7 +110,7 @@ def test_without_the_recogniser_s_package_the_rest_is_measured(run, vae, data, r
     monkeypatch.setitem(sys.modules, "pocketsphinx", None)
     result = run(vae, data, "--asr", "pocketsphinx", "--pictures", 0)
     assert result.exit_code == 0, result.output
-    reason = 'cannot be had: pocketsphinx is not installed: pip install "pocketsphinx"'
+    reason = "cannot be had: pocketsphinx is not installed: pip install pocketsphinx"
     assert "- word_error_between: the recogniser pocketsphinx" in result.stdout and reason in result.stdout
     assert report()["metrics"]["si_sdr"]["clips"] == 2
 
@@ -120,7 +120,7 @@ def test_without_matplotlib_there_are_no_pictures(run, vae, data, tmp_path, monk
         monkeypatch.setitem(sys.modules, name, None)
     result = run(vae, data)
     assert result.exit_code == 0, result.output
-    assert 'no pictures: matplotlib is not installed: pip install "ditar-hf[plot]"' in result.stderr
+    assert 'no pictures: matplotlib is not installed: pip install -e ".[plot]"' in result.stderr
     assert not (tmp_path / "out" / "pictures").exists()
 
 

@@ -120,7 +120,7 @@ class TestCommand:
         monkeypatch.delitem(sys.modules, "ditar_hf.demo")
         monkeypatch.setitem(sys.modules, "gradio", None)
         result = run()
-        assert result.exit_code == 2 and 'the demo needs gradio: pip install "ditar-hf[demo]"' in result.stderr
+        assert result.exit_code == 2 and 'the demo needs gradio: pip install -e ".[demo]"' in result.stderr
 
     def test_a_model_that_is_none(self, run, tmp_path):
         result = run("--model", tmp_path)

@@ -9,6 +9,7 @@ point is the median of a window of patches over all repeats. Meaning plays no ro
 
 import argparse
 import json
+import logging
 import statistics
 import time
 from pathlib import Path
@@ -52,6 +53,8 @@ def measure(options: argparse.Namespace) -> dict:
     for repeat in range(options.repeats + 1):
         for cache in CACHES:
             clock = Clock()
+            # the length is forced, and no row stops by itself
+            logging.getLogger("ditar_hf.modeling.generation_ditar").setLevel(logging.ERROR)
             model.generate(ids, streamer=clock, cache_implementation=cache, temperature=0.0, **lengths)
             if repeat == 0:
                 continue  # the first round warms up

@@ -328,7 +328,7 @@ def _draw(waveform: "np.ndarray", sampling_rate: int, path: Path, title: str) ->
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "matplotlib":
             raise
-        note('no picture without matplotlib: pip install "ditar-hf[plot]"')
+        note('no picture without matplotlib: pip install -e ".[plot]"')
     else:
         typer.echo(f"{path}: its spectrogram")
 

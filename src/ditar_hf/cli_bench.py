@@ -59,7 +59,7 @@ def bench(
     ] = True,
 ) -> None:
     """Time DiTAR and other systems in turns: latency, real-time factor, throughput, memory."""
-    with exits_with_2(ValueError, OSError):
+    with exits_with_2(ValueError, OSError, others="--with", name="--sizes", out="--out"):
         from .evaluation import benchmark_report, vae_report
         from .evaluation.benchmark import check_numbers, run_benchmark
         from .evaluation.benchmark_plan import plan_systems

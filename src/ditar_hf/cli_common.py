@@ -14,12 +14,19 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def exits_with_2(*faults: type[Exception]) -> Iterator[None]:
-    """Make such exceptions one short line on standard error; any other is an error of ours, shown whole."""
+def exits_with_2(*faults: type[Exception], **options: str) -> Iterator[None]:
+    """
+    Make such exceptions one short line on standard error; any other is an error of ours, shown whole.
+
+    Messages name arguments of functions; `options` says what these are called on the command line.
+    """
     try:
         yield
     except faults as error:
-        typer.echo(f"error: {textwrap.shorten(str(error), 400, placeholder=' …')}", err=True)
+        message = str(error)
+        for argument, option in options.items():
+            message = message.replace(f"`{argument}`", f"`{option}`")
+        typer.echo(f"error: {textwrap.shorten(message, 400, placeholder=' …')}", err=True)
         raise typer.Exit(2) from error
 
 

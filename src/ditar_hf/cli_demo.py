@@ -33,7 +33,7 @@ def demo(
         except ModuleNotFoundError as error:
             if error.name is None or error.name.split(".")[0] not in ("gradio", "matplotlib"):
                 raise
-            raise ValueError(f'the demo needs {error.name}: pip install "ditar-hf[demo]"') from error
+            raise ValueError(f'the demo needs {error.name}: pip install -e ".[demo]"') from error
         processor = load_processor(name)
         page = build_demo(load_model(name).to(target_device), processor, Path(name).name)
         url = launch_demo(page, host, port)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 EXAMPLES = """
 Examples:
 
-ditar evaluate --model hub_cards/ditar-tiny-en --set sentences --list sentences.txt --out report
+ditar evaluate --model hub_cards/ditar-tiny-en --set sentences --list examples/studies/sentences.txt --out runs/report
 
 ditar evaluate --model org/name --set seed-en --list seedtts_testset/en/meta.lst --out report
 
@@ -53,7 +53,7 @@ def evaluate(
     device: Annotated[str | None, typer.Option(help="Where to compute. Not given: a GPU if there is one.")] = None,
 ) -> None:
     """Speak a test set and measure the speech, beside its recordings and what the speech tokenizer makes of them."""
-    with exits_with_2(ValueError, OSError):
+    with exits_with_2(ValueError, OSError, path="--list", name="--set", protocol="--protocol", encoder="--encoder"):
         from accelerate import PartialState
 
         from .evaluation.protocols import find_protocol
@@ -69,14 +69,21 @@ def evaluate(
         generation = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
         settings = {"model": model, "set": test_set, "list": path.name, "language": language, "generation": generation}
         evaluation = SpeechEvaluation(out, items, settings, seed)
-        state = PartialState(cpu=device == "cpu")
-        target_device = find_device(device) if state.num_processes == 1 else state.device
+        target_device = find_device(device)
+        # without `cpu`, processes on a machine without a GPU would not know of one another
+        state = PartialState(cpu=target_device.type == "cpu")
+        target_device = target_device if state.num_processes == 1 else state.device
         synthesize, resynthesize = _voices(model, str(target_device), language, generation)
         if state.is_main_process:
             evaluation.begin()
         state.wait_for_everyone()
-        with errors_only(LIMIT_LOGGER):  # the report counts and names them
-            evaluation.synthesize(synthesize, state.process_index, state.num_processes)
+        try:
+            with errors_only(LIMIT_LOGGER):  # the report counts and names them
+                evaluation.synthesize(synthesize, state.process_index, state.num_processes)
+        except KeyboardInterrupt:
+            num_spoken = sum(evaluation.audio("model", item).is_file() for item in items)
+            note(f"interrupted: {num_spoken} of {len(items)} are spoken, and the same command goes on")
+            raise
         state.wait_for_everyone()
         if state.is_main_process:
             evaluation.add_bounds(resynthesize)
@@ -89,12 +96,10 @@ def _voices(model: str, device: str, language: str | None, generation: dict[str,
     """Functions that say an item, and that encode and decode a recording."""
     import torch
 
-    from ditar_hf import DiTARForTextToSpeech, DiTARProcessor
-
+    from .cli_models import load_model, load_processor
     from .evaluation.waveforms import read_waveform, resampled
 
-    processor = DiTARProcessor.from_pretrained(model)
-    speaker = DiTARForTextToSpeech.from_pretrained(model).to(device).eval()
+    processor, speaker = load_processor(model), load_model(model).to(device).eval()
     rate = speaker.config.sampling_rate
 
     def synthesize(item: "TestItem", seed: int) -> "tuple[np.ndarray, int, bool]":
@@ -133,3 +138,5 @@ def _report(evaluation: Any, protocol: str, encoder: str, device: Any) -> None:
     if evaluation.run_aways:
         note(f"{len(evaluation.run_aways)} of {len(evaluation.items)} ran into the limit of their length")
     typer.echo(f"{evaluation.folder}: the report, in report.md and report.json, and index.html to listen to")
+    if all("not_measured" in score for score in scores):
+        raise ValueError("nothing was measured, for the reasons above. The speech is kept: repeat the command then")

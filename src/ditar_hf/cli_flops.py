@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cli_common import errors_only, exits_with_2, given
+from .cli_common import errors_only, exits_with_2, given, note
 
 if TYPE_CHECKING:
     from ditar_hf import DiTARConfig, DiTARForTextToSpeech
@@ -32,7 +32,7 @@ def flops(
     out: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this new file.")] = None,
 ) -> None:
     """Floating-point operations of an utterance: the paper's formulas, what they leave out, and torch's count."""
-    with exits_with_2(ValueError, OSError):
+    with exits_with_2(ValueError, OSError, name="--size"):
         if out is not None and out.exists():
             raise ValueError(f"`--json`: there is a file {out} already. Name a new one.")
         from ditar_hf import DiTARConfig
@@ -55,6 +55,7 @@ def flops(
         if measure:
             from .evaluation.flop_counter import measure_flops
 
+            note("counting a whole `generate`: minutes for the larger sizes")
             with errors_only("ditar_hf.modeling.generation_ditar"):  # the length is forced, and no row stops by itself
                 report["measured"] = measure_flops(_load(model, config), setting)
         if baselines:

@@ -31,8 +31,8 @@ def load_processor(name: str) -> "DiTARProcessor":
     from ditar_hf import DiTARProcessor
     from ditar_hf.modeling.loading_ditar import refuse_missing_folder
 
+    refuse_missing_folder(name)
     with _naming_the_model(name):
-        refuse_missing_folder(name)
         # Only the config says whose folder it is.
         model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if model_type != "ditar":
@@ -56,7 +56,7 @@ def quiet_loading() -> Iterator[None]:
     # Bars of tqdm vanish when done (`leave`) and are for terminals only (`disable=None`).
     previous = set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **{**kwargs, "leave": False, "disable": None}))
     try:
-        with errors_only("transformers"):
+        with errors_only("transformers"), errors_only("huggingface_hub"):
             yield
     finally:
         set_tqdm_hook(previous)
@@ -69,5 +69,11 @@ def _naming_the_model(name: str) -> Iterator[None]:
         with quiet_loading():
             yield
     except Exception as error:
+        if not Path(name).is_dir():
+            # the libraries would speak of one file of many
+            raise ValueError(
+                f"there is no folder `{name}`, and no model of that name could be had from the Hub or its cache: "
+                f"{str(error).splitlines()[0]}"
+            ) from error
         # Any exception: which one a damaged file ends in is up to the loaders of several libraries.
         raise ValueError(f"cannot load the model `{name}`: {error}") from error

@@ -54,7 +54,7 @@ def write_report(folder: Path, inspection: "Inspection", report: Mapping[str, An
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != "matplotlib":
             raise
-        note('no picture without matplotlib: pip install "ditar-hf[plot]"')
+        note('no picture without matplotlib: pip install -e ".[plot]"')
 
 
 def _usable_lines(report: Mapping[str, Any]) -> Iterator[str]:

@@ -63,5 +63,5 @@ class TestComparison:
 
 def test_without_librosa_the_remedy_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "librosa", None)
-    with pytest.raises(NotMeasuredError, match=r'librosa is not installed: pip install "ditar-hf\[evaluate\]"'):
+    with pytest.raises(NotMeasuredError, match=r'librosa is not installed: pip install -e "\.\[evaluate\]"'):
         track_pitch(tone(150.0), RATE)

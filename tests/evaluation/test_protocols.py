@@ -38,7 +38,7 @@ def test_mandarin_transcripts_are_simplified_and_texts_are_not():
 
 def test_without_zhconv_mandarin_is_not_measured(monkeypatch):
     monkeypatch.setitem(sys.modules, "zhconv", None)
-    with pytest.raises(NotMeasuredError, match=r'zhconv is not installed: pip install "ditar-hf\[evaluate-papers\]"'):
+    with pytest.raises(NotMeasuredError, match=r'zhconv is not installed: pip install -e "\.\[evaluate-papers\]"'):
         find_protocol("seed-zh").count("你好", "你好")
 
 

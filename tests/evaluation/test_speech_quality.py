@@ -19,7 +19,7 @@ def test_noise_is_heard_as_bad():
 def test_without_it_the_remedy_is_named(monkeypatch):
     for name in ("speechmos", "speechmos.dnsmos"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(NotMeasuredError, match=r'speechmos is not installed: pip install "ditar-hf\[evaluate\]"'):
+    with pytest.raises(NotMeasuredError, match=r'speechmos is not installed: pip install -e "\.\[evaluate\]"'):
         dnsmos_overall(NOISE, 24000)
 
 

@@ -53,7 +53,7 @@ class TestMissing:
         assert (summary["mean"], summary["clips"], summary["not_measured"]) == (2, 2, {"far": 1})
 
     def test_an_absent_package_is_named_with_the_remedy(self):
-        with pytest.raises(NotMeasuredError, match=r'no_such_package is not installed: pip install "ditar-hf\[eval'):
+        with pytest.raises(NotMeasuredError, match=r'no_such_package is not installed: pip install -e "\.\[eval'):
             require_package("no_such_package.part")
 
     def test_a_present_one_is_given(self):

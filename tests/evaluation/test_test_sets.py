@@ -74,6 +74,7 @@ def test_sentences(tmp_path):
         ("seed-en", "one|p|a.wav| \n", "there is no text to say"),
         ("librispeech-pc", "a b c\n", "line 1: it has 1 fields between '\\\\t' and should have 6"),
         ("folder", "id,words\n1,a\n", "has no column `text`"),
+        ("folder", "id,text,prompt_wav\n1,a,a.wav\n", "has a column 'prompt_wav', which is not known"),
         ("folder", "id,text\n1,a,b\n", "line 2: it has another number of fields"),
         ("folder", "id,text,prompt_audio\n1,a,a.wav\n", "a prompt needs both"),
         ("sentences", "\n\n", "is empty"),

@@ -119,6 +119,6 @@ class TestComparisons:
         writer(COMPARISON)
         writer(COMPARISON)
         write_report(tmp_path, EVALUATION, SETTINGS, writer)
-        assert 'pip install "ditar-hf[plot]"' in (tmp_path / "report.md").read_text()
+        assert 'pip install -e ".[plot]"' in (tmp_path / "report.md").read_text()
         assert "matplotlib" in json.loads((tmp_path / "report.json").read_text())["pictures_not_drawn"]
         assert not (tmp_path / "pictures").exists()

@@ -25,7 +25,7 @@ MASK = torch.tensor([[0, 0, 1, 1, 1, 1], [1, 1, 1, 1, 1, 1]])
 PROMPT = 0.3 * torch.randn(2, 4800, generator=torch.Generator().manual_seed(0))
 FIXED = {"temperature": 0, "num_inference_steps": 2, "max_new_tokens": 3, "min_new_tokens": 3}
 PARTS = ("model.language_model", "model.patch_encoder", "locdit", "stop_head", "vae")
-INSTALL = 'is not installed: pip install "ditar-hf[quantization]"'
+INSTALL = 'is not installed: pip install -e ".[quantization]"'
 
 
 def speak(model, **settings) -> torch.Tensor:

@@ -91,7 +91,7 @@ def test_from_pretrained_takes_its_folder(folders, speak, expected, load):
 
 @pytest.mark.parametrize("package", ["torchao", "bitsandbytes"])
 def test_it_goes_on_a_quantised_model_and_stays_exact(folders, speak, expected, package):
-    pytest.importorskip(package, reason=f'{package} is not installed: pip install "ditar-hf[quantization]"')
+    pytest.importorskip(package, reason=f'{package} is not installed: pip install -e ".[quantization]"')
     quantization = BitsAndBytesConfig(load_in_8bit=True)
     if package == "torchao":
         from torchao.quantization import Int8WeightOnlyConfig

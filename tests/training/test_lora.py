@@ -204,5 +204,5 @@ def test_a_model_that_lies_nowhere_or_has_an_adapter(make_model, folder):
 def test_without_peft(folder, monkeypatch):
     model = DiTARForTextToSpeech.from_pretrained(folder())
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ImportError, match=r'pip install "ditar-hf\[lora\]"'):
+    with pytest.raises(ImportError, match=r'pip install -e "\.\[lora\]"'):
         add_lora(model)

@@ -24,7 +24,7 @@ def draw_benchmark(benchmark: Benchmark) -> Any:
     Raises:
         NotMeasuredError: If matplotlib is not installed.
     """
-    figure = require_package("matplotlib.figure", "ditar-hf[plot]").Figure(figsize=(12, 5), layout="constrained")
+    figure = require_package("matplotlib.figure", '-e ".[plot]"').Figure(figsize=(12, 5), layout="constrained")
     left, right = figure.subplots(1, 2)
     entries = [entry for entry in summarize_benchmark(benchmark) if entry["figures"]]
     names = list(dict.fromkeys(entry["system"] for entry in entries))
@@ -72,7 +72,7 @@ def _draw_latency(axes: Any, entries: list[dict[str, Any]], colors: dict[str, st
 
 def _label(axis: Any) -> None:
     """Few numbers, written out, along a logarithmic axis."""
-    ticker = require_package("matplotlib.ticker", "ditar-hf[plot]")
+    ticker = require_package("matplotlib.ticker", '-e ".[plot]"')
     axis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(ticker.NullFormatter())

@@ -27,5 +27,5 @@ def save_comparison(
         NotMeasuredError: If matplotlib is not installed.
         OSError: If the file cannot be written.
     """
-    require_package("matplotlib.figure", "ditar-hf[plot]")
+    require_package("matplotlib.figure", '-e ".[plot]"')
     draw_comparison(original, reconstruction, sampling_rate, title).savefig(path, dpi=100)

@@ -10,20 +10,20 @@ import numpy as np
 CONFIDENCE = 0.95
 NUM_RESAMPLES = 1000
 # what brings the packages that only the papers' protocols need
-PAPERS_EXTRA = "ditar-hf[evaluate-papers]"
+PAPERS_EXTRA = '-e ".[evaluate-papers]"'
 
 
 class NotMeasuredError(Exception):
     """A quantity that cannot be measured, for the reason that the message gives; reports list it as such."""
 
 
-def require_package(name: str, requirement: str = "ditar-hf[evaluate]") -> Any:
+def require_package(name: str, requirement: str = '-e ".[evaluate]"') -> Any:
     """
     An optional package.
 
     Args:
         name (`str`): Its module.
-        requirement (`str`, *optional*, defaults to `"ditar-hf[evaluate]"`): What pip is told to install.
+        requirement (`str`, *optional*, defaults to `-e ".[evaluate]"`): What pip is told to install, in a clone.
 
     Returns:
         The module.
@@ -35,7 +35,7 @@ def require_package(name: str, requirement: str = "ditar-hf[evaluate]") -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         missing = (error.name or name).split(".")[0]
-        raise NotMeasuredError(f'{missing} is not installed: pip install "{requirement}"') from error
+        raise NotMeasuredError(f"{missing} is not installed: pip install {requirement}") from error
 
 
 def one_line(error: Exception) -> str:

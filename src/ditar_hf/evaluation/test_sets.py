@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+FOLDER_COLUMNS = ("id", "text", "prompt_audio", "prompt_text", "target_audio")
+
 
 @dataclass(frozen=True)
 class TestItem:
@@ -142,9 +144,16 @@ def _read_folder(path: Path, audio_root: Path) -> Iterator[tuple[int, TestItem]]
     """A CSV file with the columns `id` and `text`; `prompt_audio`, `prompt_text`, `target_audio` may be there too."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
+        columns = reader.fieldnames or []
         for name in ("id", "text"):
-            if name not in (reader.fieldnames or []):
+            if name not in columns:
                 raise ValueError(f"`path`: {path} has no column `{name}`.")
+        if unknown := [name for name in columns if name not in FOLDER_COLUMNS]:
+            # a misspelt one would change what is measured
+            raise ValueError(
+                f"`path`: {path} has a column {unknown[0]!r}, which is not known. Take it out, or name it as one of "
+                f"{', '.join(FOLDER_COLUMNS)}."
+            )
         try:
             for row in reader:
                 if None in row or None in row.values():

@@ -53,7 +53,7 @@ def add_lora(
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError as error:
-        raise ImportError('LoRA needs `peft`, which is not installed: pip install "ditar-hf[lora]".') from error
+        raise ImportError('LoRA needs `peft`, which is not installed: pip install -e ".[lora]".') from error
     _check_settings(r, alpha, dropout)
     _check_model(model, new_tokens)
     trained_tokens = {_name_of(model, model.get_input_embeddings()): sorted(set(new_tokens))} if new_tokens else None

@@ -71,7 +71,7 @@ class TestWordError:
         assert metric.compute(protocol="offline-en")["errors"] == 5
 
     def test_a_protocol_must_be_named_and_known(self, load):
-        with pytest.raises(TypeError, match="protocol"):
+        with pytest.raises(ValueError, match="`protocol` is missing. Name one of seed-en"):
             load(WordError).compute(predictions=["a"], references=["a"])
         with pytest.raises(ValueError, match="`protocol` 'mine' is not known"):
             load(WordError).compute(predictions=["a"], references=["a"], protocol="mine")

@@ -5,7 +5,7 @@ from typing import Any
 import datasets
 import evaluate
 
-from ditar_hf.evaluation.protocols import find_protocol
+from ditar_hf.evaluation.protocols import WORD_ERROR_PROTOCOLS, find_protocol
 
 DESCRIPTION = """
 Word or character error of transcripts by a protocol that must be named: it says which recogniser has to listen, how
@@ -48,7 +48,9 @@ class WordError(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions: list[str], references: list[str], protocol: str) -> dict[str, Any]:
+    def _compute(self, predictions: list[str], references: list[str], protocol: str | None = None) -> dict[str, Any]:
+        if protocol is None:
+            raise ValueError(f"`protocol` is missing. Name one of {', '.join(WORD_ERROR_PROTOCOLS)}.")
         found = find_protocol(protocol)
         counts = [found.count(text, heard) for text, heard in zip(references, predictions, strict=True)]
         totals = {
