@@ -18,8 +18,11 @@ MAKEOVERRIDES :=
 SPEAK_READY := $(VENV)/.installed-plot
 DEV_READY := $(VENV)/.installed-dev
 
+# Files of tests run side by side; each is whole within a process, for its tests may share a model.
+SIDE_BY_SIDE := -n auto --maxprocesses 4 --dist loadfile
+
 .DEFAULT_GOAL := help
-.PHONY: help speak test test-slow style quality
+.PHONY: help speak test test-slow test-quantization style quality
 # Two runs of pip in one environment would get in each other's way.
 .NOTPARALLEL:
 
@@ -30,6 +33,7 @@ help:
 	@echo '    [VOICE=voice.wav VOICE_TEXT="what is said in voice.wav"]    ... in the voice of a recording'
 	@echo 'make test         run the tests that are quick and need no GPU'
 	@echo 'make test-slow    run the slow tests'
+	@echo 'make test-quantization    run those of weights in 8 and 4 bits, with packages that other tests must do without'
 	@echo 'make style        format the code and repair what the linter can repair'
 	@echo 'make quality      check format and lint, change nothing'
 	@echo
@@ -49,10 +53,17 @@ speak: $(if $(strip $(DITAR_MAKE_TEXT)),$(SPEAK_READY))
 	printf '%s\n' "$$DITAR_MAKE_TEXT" | "$(VENV)/bin/ditar" speak - "$$@"
 
 test: $(DEV_READY)
-	"$(VENV)/bin/python" -m pytest
+	"$(VENV)/bin/python" -m pytest $(SIDE_BY_SIDE)
 
 test-slow: $(DEV_READY)
 	"$(VENV)/bin/python" -m pytest -m "slow and not gpu"
+
+# torchao prints lines when it is imported, which the tests of `ditar` would find
+test-quantization: $(DEV_READY)
+	"$(VENV)/bin/python" -m pip install --quiet --upgrade --no-deps -c constraints.txt --target build/quantization \
+	    torchao bitsandbytes
+	PYTHONPATH=build/quantization "$(VENV)/bin/python" -m pytest tests/modeling/test_loading_options_ditar.py \
+	    tests/pipelines/test_pipeline_adapters.py
 
 style: $(DEV_READY)
 	"$(VENV)/bin/ruff" check --fix .
