@@ -172,6 +172,15 @@ def test_shards_are_copied_with_their_index(folder, tmp_path):
     assert all(torch.equal(loaded[key], value) for key, value in model.state_dict().items())
 
 
+def test_an_index_that_names_files_elsewhere_is_refused(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "changed")
+    (tmp_path / "changed" / "model.safetensors").rename(tmp_path / "secret.safetensors")
+    index = {"metadata": {}, "weight_map": {"stop_head.weight": "../secret.safetensors"}}
+    (tmp_path / "changed" / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(ValueError, match="names '../secret.safetensors', no file beside it"):
+        export(tmp_path / "changed", tmp_path / "out")
+
+
 def test_with_the_package_it_is_a_folder_as_any_other(exported, speech, tmp_path):
     namespace = {}
     exec(SPEAK, namespace)

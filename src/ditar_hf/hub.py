@@ -186,6 +186,8 @@ def _weights(source: Path) -> list[str]:
         return [SAFE_WEIGHTS_NAME]
     if (source / SAFE_WEIGHTS_INDEX_NAME).is_file():
         shards = set(_read_json(source / SAFE_WEIGHTS_INDEX_NAME)["weight_map"].values())
+        if outside := [name for name in shards if name != Path(name).name]:
+            raise ValueError(f"{SAFE_WEIGHTS_INDEX_NAME} of {str(source)!r} names {outside[0]!r}, no file beside it.")
         return [SAFE_WEIGHTS_INDEX_NAME, *sorted(shards)]
     return []
 

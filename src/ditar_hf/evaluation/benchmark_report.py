@@ -30,7 +30,7 @@ COLUMNS = (
 )
 LEGEND = """\
 - system: in turns, one call each, in every round. What each is stands below.
-- weights: that generate latents; codec: that turn latents into a waveform.
+- weights: that generate latents; codec: that turn latents into a waveform, without those that encode a prompt.
 - steps/s: patches or frames of a second of speech. NFE × rows: solver steps of one diffusion, and its rows for each
   row of the batch (2 with guidance).
 - first patch: from text and encoded voice to the first patch of latents, prefill included; + decode: what the codec

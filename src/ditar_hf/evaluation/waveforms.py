@@ -25,6 +25,8 @@ def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
     Raises:
         ValueError: If the file is missing or no audio.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"`path` {str(path)!r} cannot be read as audio: there is no such file.")
     try:
         samples, sampling_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
