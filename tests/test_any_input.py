@@ -87,7 +87,9 @@ recordings = st.one_of(
     st.dictionaries(st.sampled_from(["array", "path", "bytes", "sampling_rate", "x"]), st.none(), max_size=3),
     torn_files(),
     st.binary(max_size=64),
-    st.sampled_from(["", "voice.wav", "/", "\0", ".", "https://example.org/a.wav", 5, True, {}, [], object()]),
+    st.sampled_from(
+        ["", "voice.wav", "/", "\0", ".", "https://example.org/a.wav", 5, True, {}, [], object(), io.BytesIO()]
+    ),
 )
 
 

@@ -4,6 +4,7 @@ What a user can get wrong, at each door, and the message for it; docs/bad_input.
 `DITAR_WRITE_DOCS=1 python -m pytest tests/test_bad_input.py` writes the page anew.
 """
 
+import io
 import json
 import os
 import re
@@ -97,6 +98,8 @@ CASES = [
     Case("samples that reach ±2,000", LIBRARY, TEXT, recorded(4_000 * tone(1))),
     Case("samples of type int8", LIBRARY, TEXT, recorded(np.ones(RATE, np.int8))),
     Case("samples in two channels", LIBRARY, TEXT, recorded(np.stack([tone(1)] * 2))),
+    Case("a sparse tensor", LIBRARY, TEXT, recorded(torch.from_numpy(tone(1)).to_sparse())),
+    Case("a file that is open", LIBRARY, TEXT, recorded(io.BytesIO())),
     Case("samples without their rate", LIBRARY, TEXT, recorded(tone(1), sampling_rate=None)),
     Case("a rate of 0", LIBRARY, TEXT, recorded(tone(1), sampling_rate=0)),
     Case("a rate that makes it too short", LIBRARY, TEXT, recorded(tone(1), sampling_rate=96_000)),
@@ -112,6 +115,7 @@ CASES = [
     Case("a temperature above 1", SETTINGS + " command demo", settings={"temperature": 2.0}),
     Case("a temperature that is NaN", SETTINGS + " command demo", settings={"temperature": float("nan")}),
     Case("guidance below 1", SETTINGS + " command demo", settings={"guidance_scale": 0.5}),
+    Case("guidance that nothing finite comes out of", SETTINGS + " command demo", settings={"guidance_scale": 1e30}),
     Case("no steps", SETTINGS + " command demo", settings={"num_inference_steps": 0}),
     Case("half a step", SETTINGS, settings={"num_inference_steps": 2.5}),
     Case("a longest speech of nothing", SETTINGS, settings={"max_new_tokens": 0}),

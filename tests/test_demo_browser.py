@@ -34,7 +34,10 @@ FLAGS = (
 ).split()
 # `ditar`, where nothing outside this machine can be reached; who tries is noted
 OFFLINE_DITAR = """
-import socket, sys
+import signal, socket, sys
+
+# a shell has what it starts in the background ignore Ctrl+C
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 def note(address):
     host = address[0] if isinstance(address, tuple) else None

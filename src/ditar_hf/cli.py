@@ -180,7 +180,8 @@ def speak(
     seed = secrets.randbits(32) if seed is None else seed
     bar = PatchProgress(_most_patches(speaker, inputs, settings))
     start = time.perf_counter()
-    waveform, sampling_rate = _synthesize(speaker, processor, text, preprocess_params, settings, seed, bar)
+    with exits_with_2(ValueError):
+        waveform, sampling_rate = _synthesize(speaker, processor, text, preprocess_params, settings, seed, bar)
     seconds = time.perf_counter() - start
     length = len(waveform) / sampling_rate
     if bar.num_patches == bar.most_patches:

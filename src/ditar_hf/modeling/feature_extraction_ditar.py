@@ -255,13 +255,20 @@ def is_list_of_waveforms(audio: Any) -> bool:
 
 
 def _mono_samples(audio: Any, name: str) -> np.ndarray:
-    if hasattr(audio, "detach"):  # a tensor, on any device and of any precision
-        audio = audio.detach().cpu()
-        audio = (audio.float() if audio.is_floating_point() else audio).numpy()
+    if hasattr(audio, "is_floating_point"):  # a tensor, on any device and of any precision
+        try:
+            audio = audio.detach().cpu()
+            audio = (audio.float() if audio.is_floating_point() else audio).numpy()
+        except (TypeError, RuntimeError) as error:  # sparse, quantised, or on the meta device
+            raise ValueError(f"`{name}` is a tensor without plain samples ({error}). Pass a dense one.") from error
     try:
         samples = np.asarray(audio)
     except ValueError as error:
         raise ValueError(f"`{name}` is no waveform: its parts differ in length. Pass a list of 1-D arrays.") from error
+    if not samples.ndim:
+        raise ValueError(
+            f"`{name}` is a {type(audio).__name__}, no waveform. Pass its samples, with shape (num_samples,)."
+        )
     if samples.ndim == 2 and 1 in samples.shape:
         samples = samples.reshape(-1)
     if samples.ndim != 1:

@@ -135,8 +135,8 @@ class DiTARGenerationMixin(DiTARPatchLoop):
 
         Raises:
             ValueError: If an argument is unknown or out of range, prompts and placeholders do not match, text and
-                speech may exceed the positions of the language model, that is trained with gradient checkpointing, or
-                the weights are nowhere or spread over accelerators.
+                speech may exceed the positions of the language model, that is trained with gradient checkpointing, the
+                weights are nowhere or spread over accelerators, or the speech is not finite.
         """
         lm = self.model.language_model
         if lm.training and lm.is_activation_checkpointing:
@@ -316,9 +316,13 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         with torch.autocast(latents[0].device.type, enabled=False):
             waveforms = self.vae.decode(pad_sequence(latents, batch_first=True), mask)
         hop_length = self.vae.config.hop_length
-        return [
-            waveform[: len(row) * hop_length].clamp(-1, 1) for waveform, row in zip(waveforms, latents, strict=True)
-        ]
+        rows = [waveform[: len(row) * hop_length] for waveform, row in zip(waveforms, latents, strict=True)]
+        if not all(row.isfinite().all() for row in rows):
+            raise ValueError(
+                "the speech is not finite: something in it grew too large. Lower `guidance_scale`, load the model with "
+                "a `dtype` of wider range, and look for NaN in prompts and weights."
+            )
+        return [row.clamp(-1, 1) for row in rows]
 
 
 __all__ = ["DiTARGenerateOutput", "DiTARGenerationConfig", "DiTARGenerationMixin"]

@@ -104,8 +104,8 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
                 f"`tokenizer` pads on the {tokenizer.padding_side} and `feature_extractor` on the"
                 f" {feature_extractor.padding_side}. Load both with the same `padding_side`."
             )
-        if max_text_length < 1:
-            raise ValueError(f"`max_text_length` must be positive, got {max_text_length}.")
+        if isinstance(max_text_length, bool) or not isinstance(max_text_length, int) or max_text_length < 1:
+            raise ValueError(f"`max_text_length` must be a positive whole number, got {max_text_length!r}.")
         check_voices({} if voices is None else voices, default_voice)
         self.max_text_length = max_text_length
         self.voices = dict(voices or {})
@@ -338,7 +338,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
             if not stored:
                 raise ValueError(
                     f"`{name}` is a dictionary without `array` and `sampling_rate`, and without `bytes` and `path`:"
-                    f" {sorted(recording)}. Pass one with either, as an `Audio` column of `datasets` gives it."
+                    f" {sorted(map(str, recording))}. Pass one with either, as an `Audio` column of `datasets` gives it."
                 )
             recording = stored[0]
         if isinstance(recording, Mapping):
