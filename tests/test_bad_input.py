@@ -294,6 +294,8 @@ def normalised(message: str, folder: Path) -> str:
     message = re.sub(r"cannot be read \(.*?\): a file", "cannot be read (…): a file", message)
     message = re.sub(r"(cannot be read as audio): [^.]*\.( Take| Pass)", r"\1: ….\2", message)
     message = re.sub(r"(cannot load the model `my-model`: )(?!`|it |the |there |in )[^`]*$", r"\1…", message)
+    # what a command cuts off depends on the length of paths
+    message = re.sub(r"^(.{120}\S*) .*…$", r"\1 …", message)
     return re.sub(r"\s+", " ", message).strip()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from ditar_hf import DiTARForTextToSpeech, DiTARTokenizer
@@ -128,6 +129,28 @@ def test_where_nothing_can_be_measured_it_fails_and_keeps_the_speech(test_set, m
     result = runner.invoke(app, arguments(test_set, "out"))
     assert result.exit_code == 2 and "nothing was measured" in result.stderr
     assert len(list((test_set / "out" / "model").glob("*.wav"))) == 3
+
+
+def test_other_weights_and_other_recordings_are_another_evaluation(test_set):
+    assert runner.invoke(app, arguments(test_set, "out")).exit_code == 0
+    weights = load_file(test_set / "model" / "model.safetensors")
+    before = (test_set / "model" / "model.safetensors").read_bytes()
+    save_file(
+        {name: value / 2 for name, value in weights.items()},
+        test_set / "model" / "model.safetensors",
+        {"format": "pt"},
+    )
+    result = runner.invoke(app, arguments(test_set, "out"))
+    assert result.exit_code == 2 and "another `sha256`" in result.stderr
+    (test_set / "model" / "model.safetensors").write_bytes(before)
+    soundfile.write(test_set / "prompt.wav", np.random.default_rng(9).normal(0, 0.1, RATE), RATE)
+    result = runner.invoke(app, arguments(test_set, "out"))
+    assert result.exit_code == 2 and "another `items`" in result.stderr
+
+
+def test_settings_that_were_refused_do_not_stay(test_set):
+    assert runner.invoke(app, arguments(test_set, "out", "--steps", "0")).exit_code == 2
+    assert runner.invoke(app, arguments(test_set, "out", "--steps", "1")).exit_code == 0
 
 
 def test_settings_of_another_evaluation_are_refused(test_set):

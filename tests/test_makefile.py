@@ -135,7 +135,10 @@ def test_installs_once_and_again_when_requirements_change(make):
 
 def test_what_is_installed_for_tests_serves_speaking(make):
     assert make("test").returncode == 0
-    assert make.log()[2:] == ["-m pip install --quiet -c constraints.txt -e .[dev,plot]", "-m pytest -n auto --maxprocesses 4 --dist loadfile"]
+    assert make.log()[2:] == [
+        "-m pip install --quiet -c constraints.txt -e .[dev,plot]",
+        "-m pytest -n auto --maxprocesses 4 --dist loadfile",
+    ]
     assert make("speak", "TEXT=Hello.").returncode == 0
     assert len(make.log()) == 4
 

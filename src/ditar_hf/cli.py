@@ -180,7 +180,7 @@ def speak(
     seed = secrets.randbits(32) if seed is None else seed
     bar = PatchProgress(_most_patches(speaker, inputs, settings))
     start = time.perf_counter()
-    with exits_with_2(ValueError):
+    with exits_with_2(ValueError):  # what only `generate` can tell, such as speech that is not finite
         waveform, sampling_rate = _synthesize(speaker, processor, text, preprocess_params, settings, seed, bar)
     seconds = time.perf_counter() - start
     length = len(waveform) / sampling_rate

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,7 @@ def evaluate(
         from .evaluation.speaker_encoders import SPEAKER_ENCODERS
         from .evaluation.speech_evaluation import SpeechEvaluation
         from .evaluation.test_sets import TEST_SETS, read_test_set
+        from .evaluation.vae_report import file_sums
 
         items = read_test_set(test_set, path, audio_root)[:max_items]
         kind = TEST_SETS[test_set]
@@ -67,11 +69,20 @@ def evaluate(
         if encoder not in SPEAKER_ENCODERS:
             raise ValueError(f"`encoder` {encoder!r} is not known. Name one of {', '.join(SPEAKER_ENCODERS)}.")
         generation = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
-        settings = {"model": model, "set": test_set, "list": path.name, "language": language, "generation": generation}
+        # a model card takes figures only of the weights that were measured
+        settings = {
+            "model": model,
+            "sha256": file_sums(model),
+            "set": test_set,
+            "list": path.name,
+            "language": language,
+            "generation": generation,
+        }
         evaluation = SpeechEvaluation(out, items, settings, seed)
         target_device = find_device(device)
         # without `cpu`, processes on a machine without a GPU would not know of one another
-        state = PartialState(cpu=target_device.type == "cpu")
+        # the others wait while the first one scores, which may take hours
+        state = PartialState(cpu=target_device.type == "cpu", timeout=timedelta(days=7))
         target_device = target_device if state.num_processes == 1 else state.device
         synthesize, resynthesize = _voices(model, str(target_device), language, generation)
         if state.is_main_process:
@@ -125,12 +136,11 @@ def _voices(model: str, device: str, language: str | None, generation: dict[str,
 def _report(evaluation: Any, protocol: str, encoder: str, device: Any) -> None:
     from .evaluation.speech_measures import load_measures
     from .evaluation.speech_report import write_speech_report
-    from .evaluation.vae_report import environment, file_sums
+    from .evaluation.vae_report import environment
 
     measures = load_measures(protocol, encoder, str(device))
     scores = evaluation.score(measures)
-    # a model card takes figures only of the weights that were measured
-    model = {"name": evaluation.settings["model"], "sha256": file_sums(evaluation.settings["model"])}
+    model = {name: evaluation.settings[key] for name, key in (("name", "model"), ("sha256", "sha256"))}
     about = {"command": shlex.join(["ditar", *sys.argv[1:]]), "environment": environment(device), "model": model}
     typer.echo(write_speech_report(evaluation, scores, measures, about))
     for reason in sorted({score["not_measured"] for score in scores if "not_measured" in score}):

@@ -97,7 +97,7 @@ def test_the_table_has_all_that_was_measured_and_why_the_rest_was_not(result):
     assert [row.split(" | ")[0].strip("| ") for row in rows] == ["ours", "ours", "theirs"]
     assert "75.5M" in rows[0] and "10 × 2" in rows[0] and "2.00" in rows[0]
     assert rows[0].rstrip(" |").endswith("| 1 | 1")
-    assert rows[2].rstrip(" |").endswith("| – | 3 (3–3) | 12 (12–24)")
+    assert rows[2].rstrip(" |").endswith("| – | 3 (3–3) | 2.33 (2.33–2.6) | 12 (12–24)")
     assert "- theirs, batch 8: no memory" in table and "- large: it does not fit" in table
 
 

@@ -26,6 +26,7 @@ COLUMNS = (
     "with codec",
     "memory, GiB",
     "time ÷ ours",
+    "with codec ÷ ours",
     "latency ÷ ours",
 )
 LEGEND = """\
@@ -40,7 +41,8 @@ LEGEND = """\
 - throughput: seconds of speech, of all rows together, made in a second, without the codec and with it.
 - memory: the most in use in a call before the first round: on a CPU the resident memory of the system's process with
   all libraries, on a GPU the tensors.
-- time ÷ ours, latency ÷ ours: quotients of the same round, by the DiTAR that stands behind "against".
+- … ÷ ours: quotients of time, of time with the codec and of latency in the same round, by the DiTAR that stands behind
+  "against".
 - Medians of all rounds; in brackets the lowest and the highest."""
 
 
@@ -88,7 +90,7 @@ def _cells(entry: dict[str, Any], facts: dict[str, Any]) -> list[str]:
         "–" if entry["peak_bytes"] is None else f"{entry['peak_bytes'] / GIBIBYTE:.2f}",
         *(
             "1" if is_reference else _with_range(ratios[name]) if ratios else "–"
-            for name in ("seconds_ratio", "first_patch_seconds_ratio")
+            for name in ("seconds_ratio", "total_seconds_ratio", "first_patch_seconds_ratio")
         ),
     ]
 

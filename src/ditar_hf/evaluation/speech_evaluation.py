@@ -40,16 +40,25 @@ class SpeechEvaluation:
 
     def __init__(self, folder: str | Path, items: Sequence[TestItem], settings: dict[str, Any], seed: int = 0):
         self.folder, self.items, self.seed = Path(folder), list(items), seed
-        texts = [[item.id, item.text, item.prompt_text] for item in self.items]
-        settings = json.loads(json.dumps({**settings, "seed": seed, "items": texts}))
+        said = [
+            [item.id, item.text, item.prompt_text, _sum(item.prompt_audio), _sum(item.target_audio)]
+            for item in self.items
+        ]
+        settings = json.loads(json.dumps({**settings, "seed": seed, "items": said}))
         file = self.folder / SETTINGS_FILE
-        if file.is_file():
+        if file.is_file() and not any((self.folder / MODEL).glob("*.wav")):
+            pass  # nothing has been spoken with these settings, which may be why
+        elif file.is_file():
             self._refuse_others(json.loads(file.read_text(encoding="utf-8")), settings)
         elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
             raise ValueError(f"`out`: there is something at {self.folder} that is no evaluation. Name a new folder.")
         self.settings = settings
 
-    def _refuse_others(self, found: dict[str, Any], settings: dict[str, Any]):
+    def _refuse_others(self, found: Any, settings: dict[str, Any]):
+        if not isinstance(found, dict):
+            raise ValueError(
+                f"`out`: {SETTINGS_FILE} in {self.folder} is not that of an evaluation. Name a new folder."
+            )
         names = sorted(name for name in found.keys() | settings.keys() if found.get(name) != settings.get(name))
         if names:
             raise ValueError(
@@ -189,6 +198,14 @@ def _replacing(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
+def _sum(path: Path | None) -> str | None:
+    """What tells a recording from another one of its name."""
+    if path is None or not path.is_file():
+        return None
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def _key(score: dict[str, Any]) -> tuple[str, str, str]:
     return score["row"], score["id"], score["measure"]
 
@@ -200,6 +217,11 @@ def _line(score: dict[str, Any]) -> str:
 def _read_scores(file: Path) -> Iterator[dict[str, Any]]:
     """Lines of the log; the last may have been cut off by a kill."""
     if file.is_file():
-        for line in file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            if line.endswith("\n"):
+        # not `splitlines`: a transcript may hold other characters that end a line
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").split("\n")[:-1], start=1):
+            try:
                 yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{file}, line {number}, is damaged. Delete the file: it is measured again."
+                ) from error

@@ -71,8 +71,12 @@ def markdown_table(summary: Mapping[str, Mapping[str, Any]], measures: Sequence[
         "| speech | " + " | ".join(f"{m.name} ({m.better} is better)" for m in measures) + " |",
         "|---" * (1 + len(measures)) + "|",
     ]
+    most = max((cell["clips"] for cells in summary.values() for cell in cells.values()), default=0)
     for row, cells in summary.items():
-        lines.append(f"| {row} | " + " | ".join(_cell(cells[m.name], m) for m in measures) + " |")
+        # rows that have fewer items, such as recordings of some texts only, say so
+        clips = max((cell["clips"] for cell in cells.values()), default=0)
+        label = row if clips == most else f"{row}, {clips} of {most} items"
+        lines.append(f"| {label} | " + " | ".join(_cell(cells[m.name], m) for m in measures) + " |")
     return "\n".join(lines)
 
 

@@ -78,7 +78,7 @@ def read_test_set(name: str, path: str | Path, audio_root: str | Path | None = N
             problem = _problem(item, lines)
             if problem is not None:
                 raise ValueError(f"`path`: {path}, line {line}: {problem}. Mend the line or leave it out.")
-            lines[item.id] = line
+            lines[item.id.casefold()] = line
             items.append(item)
     except UnicodeDecodeError as error:
         raise ValueError(f"`path`: {path} is no text in UTF-8 ({error.reason}). Convert it first.") from error
@@ -90,10 +90,11 @@ def read_test_set(name: str, path: str | Path, audio_root: str | Path | None = N
 def _problem(item: TestItem, lines: dict[str, int]) -> str | None:
     if not item.text.strip():
         return "there is no text to say"
-    if not item.id or item.id != Path(item.id).name or item.id.startswith("."):
+    is_name = item.id == Path(item.id).name and item.id.isprintable() and len(item.id.encode()) <= 200
+    if not item.id or not is_name or item.id.startswith("."):
         return f"the id {item.id!r} cannot name a file"
-    if item.id in lines:
-        return f"the id {item.id!r} was there in line {lines[item.id]}"
+    if item.id.casefold() in lines:  # not every disk tells capital letters
+        return f"the id {item.id!r} was there in line {lines[item.id.casefold()]}"
     if (item.prompt_audio is None) != (item.prompt_text is None):
         return "a prompt needs both its recording and its text"
     for audio in (item.prompt_audio, item.target_audio):
@@ -144,10 +145,15 @@ def _read_folder(path: Path, audio_root: Path) -> Iterator[tuple[int, TestItem]]
     """A CSV file with the columns `id` and `text`; `prompt_audio`, `prompt_text`, `target_audio` may be there too."""
     with open(path, encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
-        columns = reader.fieldnames or []
+        try:
+            columns = reader.fieldnames or []
+        except csv.Error as error:
+            raise ValueError(f"`path`: {path}, line 1: {error}. Mend the line.") from error
         for name in ("id", "text"):
             if name not in columns:
                 raise ValueError(f"`path`: {path} has no column `{name}`.")
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"`path`: {path} has a column twice: {', '.join(columns)}. Take one out.")
         if unknown := [name for name in columns if name not in FOLDER_COLUMNS]:
             # a misspelt one would change what is measured
             raise ValueError(

@@ -26,11 +26,11 @@ def read_waveform(path: str | Path) -> tuple[np.ndarray, int]:
         ValueError: If the file is missing or no audio.
     """
     if not Path(path).is_file():
-        raise ValueError(f"`path` {str(path)!r} cannot be read as audio: there is no such file.")
+        raise ValueError(f"{str(path)!r} cannot be read as audio: there is no such file.")
     try:
         samples, sampling_rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (OSError, soundfile.LibsndfileError) as error:
-        raise ValueError(f"`path` {str(path)!r} cannot be read as audio: {error}") from error
+        raise ValueError(f"{str(path)!r} cannot be read as audio: {error}") from error
     return samples.mean(axis=1), sampling_rate
 
 

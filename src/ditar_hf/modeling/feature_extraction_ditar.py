@@ -267,7 +267,7 @@ def _mono_samples(audio: Any, name: str) -> np.ndarray:
         raise ValueError(f"`{name}` is no waveform: its parts differ in length. Pass a list of 1-D arrays.") from error
     if not samples.ndim:
         raise ValueError(
-            f"`{name}` is a {type(audio).__name__}, no waveform. Pass its samples, with shape (num_samples,)."
+            f"`{name}` is a {type(audio).__name__}, no waveform. Pass mono samples of shape (num_samples,)."
         )
     if samples.ndim == 2 and 1 in samples.shape:
         samples = samples.reshape(-1)

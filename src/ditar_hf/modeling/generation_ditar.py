@@ -319,8 +319,8 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         rows = [waveform[: len(row) * hop_length] for waveform, row in zip(waveforms, latents, strict=True)]
         if not all(row.isfinite().all() for row in rows):
             raise ValueError(
-                "the speech is not finite: something in it grew too large. Lower `guidance_scale`, load the model with "
-                "a `dtype` of wider range, and look for NaN in prompts and weights."
+                "the speech is not finite: something in it grew too large. Lower `guidance_scale`, load the model "
+                "with a `dtype` of wider range, and look for NaN in prompts and weights."
             )
         return [row.clamp(-1, 1) for row in rows]
 

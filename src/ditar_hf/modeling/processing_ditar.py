@@ -338,7 +338,8 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
             if not stored:
                 raise ValueError(
                     f"`{name}` is a dictionary without `array` and `sampling_rate`, and without `bytes` and `path`:"
-                    f" {sorted(map(str, recording))}. Pass one with either, as an `Audio` column of `datasets` gives it."
+                    f" {sorted(map(str, recording))}. Pass one with either, as an `Audio` column of `datasets` gives"
+                    " it."
                 )
             recording = stored[0]
         if isinstance(recording, Mapping):
