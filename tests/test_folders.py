@@ -34,3 +34,10 @@ def test_what_is_there_is_not_overwritten(tmp_path):
         with pytest.raises(ValueError, match="`out`: there is something at .* already"), new_folder(out):
             pass
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_the_current_folder_is_filled(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with new_folder(".") as folder:
+        (folder / "file").touch()
+    assert (tmp_path / "file").exists()

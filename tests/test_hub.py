@@ -326,10 +326,13 @@ def test_push_and_load_by_name(folder, speech, hub, run, tmp_path):
     assert files["model.safetensors"] == (folder / "model.safetensors").read_bytes()
     assert {"README.md", "modeling_ditar.py", "scheduler/scheduler_config.json", "voices/ada.wav"} <= files.keys()
     # a second commit takes away the code that the new version has no more
-    hub.commit("models/org/tiny", "main", {**files, "older_ditar.py": b"", "model-00001-of-00002.safetensors": b""})
+    others = {"train/run.py": b"", "a/adapter_model.safetensors": b"", "mine.py": b"", "README.md": b"By hand."}
+    older = {"older_ditar.py": b"", "model-00001-of-00002.safetensors": b"", "voices/gone.wav": b""}
+    hub.commit("models/org/tiny", "main", {**files, **older, **others})
     run(push, folder, "--branch", "next", blocked=[], hub=hub)
     assert "older_ditar.py" in hub.files("models/org/tiny")
-    assert hub.files("models/org/tiny", "next").keys() == files.keys()
+    assert hub.files("models/org/tiny", "next").keys() == files.keys() | others.keys()
+    assert hub.files("models/org/tiny", "next")["README.md"] == b"By hand."
     hub.commit("models/org/tiny", "main", {"README.md": b"gone"})
 
     script = """
@@ -421,6 +424,28 @@ def test_spoilt_weights_are_refused_and_fetched_again(published, run, speech, tm
     assert not (tmp_path / "speech.npy").exists()
     run(LOAD, blocked=[], hub=published)
     np.testing.assert_array_equal(np.load(tmp_path / "speech.npy"), speech)
+
+
+def test_spoilt_weights_are_neither_exported_nor_trusted_later(published, run, tmp_path):
+    published.spoil, published.num_faults = "model.safetensors", 1
+    script = """
+        from huggingface_hub import snapshot_download
+        from ditar_hf import DiTARForTextToSpeech
+        from ditar_hf.hub import export
+        calls = [lambda: export("org/tiny", "out"), lambda: DiTARForTextToSpeech.from_pretrained("org/tiny")]
+        snapshot_download("org/tiny")
+        try:
+            calls[int(sys.argv[1])]()
+        except ValueError as error:
+            assert "is spoilt" in str(error)
+        else:
+            sys.exit("was not refused")
+        calls[int(sys.argv[1])]()
+    """
+    for place, call in ((-1, 0), (-1, 1)):
+        published.spoilt_place, published.num_faults = place, 1
+        run(script, call, blocked=[], hub=published)
+        shutil.rmtree(tmp_path / "home")
 
 
 def test_export_by_name_and_what_is_not_on_the_hub(folder, hub, run, published, tmp_path):

@@ -23,7 +23,7 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         ValueError: If there is something at `out` already.
         OSError: If it cannot be written.
     """
-    out = Path(out)
+    out = Path(out).absolute()
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"`out`: there is something at {out} already. Name a new folder.")
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ import ditar_hf
 
 from .folders import new_folder
 from .model_card import TrainingData, model_card
+from .modeling.downloads_ditar import refuse_spoilt_weights
 from .modeling.modeling_ditar import DiTARForTextToSpeech
 from .modeling.modeling_ditar_vae import DiTARVAE
 from .modeling.processing_ditar import DiTARProcessor
@@ -44,8 +45,8 @@ TOKENIZER_MAP = {"AutoTokenizer": ["tokenization_ditar.DiTARTokenizer", None]}
 PIPELINE_FILE = PACKAGE / "pipelines" / "pipeline_ditar.py"
 # beside those that the classes write themselves
 KEPT_FILES = ("generation_config.json", "LICENSE", "NOTICE")
-# of an earlier commit, where a new one has no such file
-REPLACED_FILES = ("*.py", "*.safetensors*", "voices/*")
+# what an export writes; of an earlier commit, where a new one has no such file
+REPLACED_FILES = re.compile(r"\w+_ditar(_vae)?\.py|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|voices/[^/]+\.wav")
 HEADER = """\
 # Copyright 2026 The ditar-hf authors
 # SPDX-License-Identifier: Apache-2.0
@@ -119,6 +120,9 @@ def push(
     """
     Exports a model and makes it one commit of a repository of the Hub, which is created if there is none.
 
+    Of what lies there already, weights, voices and code of an earlier export are replaced or, where the new one has
+    none of that name, deleted; all else stays, also a README.md if the model has none of its own.
+
     Args:
         model (`str` or `os.PathLike`): As for [`export`].
         repo_id (`str`): The repository, such as `org/name`.
@@ -141,12 +145,16 @@ def push(
         api.create_repo(repo_id, private=private, exist_ok=True)
         if branch is not None:
             api.create_branch(repo_id, branch=branch, exist_ok=True)
+        there = api.list_repo_files(repo_id, revision=branch)
+        written = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+        has_own_card = os.path.isdir(model) and (Path(model) / "README.md").is_file()
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             revision=branch,
             commit_message=commit_message or f"Exported by ditar-hf {ditar_hf.__version__}",
-            delete_patterns=list(REPLACED_FILES),
+            delete_patterns=[name for name in there if REPLACED_FILES.fullmatch(name) and name not in written],
+            ignore_patterns=["README.md"] if "README.md" in there and not has_own_card else None,
         )
     return commit.commit_url
 
@@ -160,7 +168,10 @@ def _find_model(model: str | os.PathLike, revision: str | None) -> Path:
     if os.path.exists(model) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", str(model)):
         raise ValueError(f"`model` is {str(model)!r}, but there is no such folder, and no Hub id is written so.")
     # no code: it is ours that is written
-    return Path(snapshot_download(str(model), revision=revision, ignore_patterns=["*.py", "*.bin", "*.pt", "*.pth"]))
+    unused = ["*.py", "*.bin", "*.pt", "*.pth"]
+    folder = Path(snapshot_download(str(model), revision=revision, ignore_patterns=unused))
+    refuse_spoilt_weights(folder, str(model))
+    return folder
 
 
 def _read_type(source: Path) -> str:

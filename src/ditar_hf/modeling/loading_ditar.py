@@ -1,13 +1,12 @@
 """Loading that stops where weights are missing or do not fit, for the models of this package."""
 
 import os
-import time
 from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
 
-from .downloads_ditar import refuse_spoilt_weights
+from .downloads_ditar import cached_folder, refuse_spoilt_weights
 from .loading_options_ditar import check_options, settle_placement
 
 
@@ -57,12 +56,13 @@ class CompleteWeightsMixin:
         """
         source = repr(str(pretrained_model_name_or_path))
         refuse_missing_folder(pretrained_model_name_or_path)
-        is_local, start = os.path.isdir(str(pretrained_model_name_or_path)), time.time()
+        is_local = os.path.isdir(str(pretrained_model_name_or_path))
         described = kwargs.get("config") is not None or not is_local
         names = ("config.json", "adapter_config.json")
         if not described and not any(os.path.isfile(os.path.join(source[1:-1], name)) for name in names):
             raise ValueError(f"the folder {source} has no config.json: it is not that of a saved model.")
-        fetched = (source[1:-1], kwargs.get("_commit_hash") or kwargs.get("revision"), start, kwargs.get("cache_dir"))
+        revision = kwargs.get("_commit_hash") or kwargs.get("revision")
+        where = (revision, kwargs.get("cache_dir"), kwargs.get("subfolder") or "")
         kwargs = check_options(kwargs, cls)
         try:
             # shapes are compared below, where the message can name them
@@ -76,14 +76,14 @@ class CompleteWeightsMixin:
         except (OSError, SafetensorError) as error:
             if isinstance(error, OSError) and not is_local:
                 raise
-            if not is_local:
-                refuse_spoilt_weights(*fetched)
+            if not is_local and (folder := cached_folder(source[1:-1], *where)):
+                refuse_spoilt_weights(folder, source[1:-1])
             raise ValueError(
                 f"the model in {source} cannot be read ({error}): a file is missing, cut off or damaged. Fetch it "
                 "again. Weights are read as safetensors only: pickles can run code."
             ) from error
-        if not is_local:
-            refuse_spoilt_weights(*fetched)
+        if not is_local and (folder := cached_folder(source[1:-1], *where)):
+            refuse_spoilt_weights(folder, source[1:-1])
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"{source} lacks {len(missing)} weights of {cls.__name__}: {_some(missing)}. They would be random: "
