@@ -1,6 +1,9 @@
 """`ditar export` and `ditar push`: what they print, and what they refuse before anything is sent."""
 
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 from typer.testing import CliRunner
@@ -33,6 +36,15 @@ def test_a_speech_tokenizer_is_exported(make_vae_config, tmp_path):
     result = invoke("export", tmp_path / "vae", tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "out" / "modeling_ditar_vae.py").is_file()
+
+
+def test_without_a_network_it_says_so(folder, tmp_path):
+    code = "from ditar_hf.cli import app; app()"
+    environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0", "HF_TOKEN": "hf_dummy"}
+    command = [sys.executable, "-c", code, "push", str(folder), "org/tiny"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "error: http://127.0.0.1:9 cannot be reached" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,10 @@ def new_folder(out: str | Path) -> Iterator[Path]:
         ValueError: If there is something at `out` already.
         OSError: If it cannot be written.
     """
-    out = Path(out).absolute()
+    out = Path(out)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise ValueError(f"`out`: there is something at {out} already. Name a new folder.")
+    out = out.absolute()  # "." has no name
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = out.with_name(f".{out.name}.partial.{secrets.token_hex(4)}")
     partial.mkdir()

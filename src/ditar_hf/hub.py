@@ -5,7 +5,8 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -140,7 +141,7 @@ def push(
         OSError: If the Hub refuses something or cannot be reached.
     """
     api = HfApi(token=token)
-    with TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary, _naming_the_hub(api.endpoint):
         folder = export(model, Path(temporary, "repository"), name=repo_id, **card)
         api.create_repo(repo_id, private=private, exist_ok=True)
         if branch is not None:
@@ -157,6 +158,20 @@ def push(
             ignore_patterns=["README.md"] if "README.md" in there and not has_own_card else None,
         )
     return commit.commit_url
+
+
+@contextmanager
+def _naming_the_hub(endpoint: str) -> Iterator[None]:
+    """Turns what the library beneath huggingface_hub raises without a network into an `OSError` that says so."""
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("httpx"):
+            raise
+        raise ConnectionError(
+            f"{endpoint} cannot be reached: {error}. No commit was made; `ditar export` makes the same files in a"
+            " folder."
+        ) from error
 
 
 def _find_model(model: str | os.PathLike, revision: str | None) -> Path:
