@@ -288,14 +288,12 @@ DOORS = {
 }
 
 
-def normalised(message: str, folder: Path) -> str:
+def normalised(message: str, folder: str | Path) -> str:
     """Without what differs from machine to machine and from version to version of other packages."""
     message = message.replace(str(folder), "my-model").replace(str(Path.cwd()) + "/", "")
     message = re.sub(r"cannot be read \(.*?\): a file", "cannot be read (…): a file", message)
     message = re.sub(r"(cannot be read as audio): [^.]*\.( Take| Pass)", r"\1: ….\2", message)
     message = re.sub(r"(cannot load the model `my-model`: )(?!`|it |the |there |in )[^`]*$", r"\1…", message)
-    # what a command cuts off depends on the length of paths
-    message = re.sub(r"^(.{120}\S*) .*…$", r"\1 …", message)
     return re.sub(r"\s+", " ", message).strip()
 
 
@@ -311,16 +309,16 @@ def test_each_door_says_what_is_wrong(tiny, files, case):
 
 @pytest.mark.parametrize(("what", "doors", "change"), FOLDERS, ids=[what for what, *_ in FOLDERS])
 def test_a_folder_that_will_not_do_says_why(tiny, files, what, doors, change):
-    folder = files / "model"
+    folder = "./my-model"  # as long everywhere, for `ditar speak` cuts messages off
     shutil.copytree(tiny["folder"], folder)
-    change(folder)
+    change(Path(folder))
     loaders = {
         "model": lambda: DiTARForTextToSpeech.from_pretrained(folder),
         "processor": lambda: DiTARProcessor.from_pretrained(folder),
-        "pipeline": lambda: pipeline("text-to-speech", model=str(folder), pipeline_class=DiTARTextToSpeechPipeline)(
+        "pipeline": lambda: pipeline("text-to-speech", model=folder, pipeline_class=DiTARTextToSpeechPipeline)(
             "Hello!"
         ),
-        "command": lambda: say(["speak", "Hello!", "--model", str(folder)]),
+        "command": lambda: say(["speak", "Hello!", "--model", folder]),
     }
     for door in doors.split():
         # of what is not there the library does not know whether it is a folder
