@@ -315,11 +315,11 @@ def test_push_and_load_by_name(folder, speech, hub, run, tmp_path):
     push = """
         from typer.testing import CliRunner
         from ditar_hf.cli import app
-        result = CliRunner().invoke(app, ["push", sys.argv[1], "org/tiny", "--license", "mit", *sys.argv[2:]])
+        result = CliRunner().invoke(app, ["push", sys.argv[1], "org/tiny", *sys.argv[2:]])
         print(result.output)
         sys.exit(result.exit_code)
     """
-    printed = run(push, folder, blocked=[], hub=hub)
+    printed = run(push, folder, "--license", "mit", blocked=[], hub=hub)
     first = hub.repos["models/org/tiny"]["branches"]["main"]
     assert printed.strip() == f"{hub.url}/org/tiny/commit/{first}"
     files = hub.files("models/org/tiny")
@@ -333,6 +333,8 @@ def test_push_and_load_by_name(folder, speech, hub, run, tmp_path):
     assert "older_ditar.py" in hub.files("models/org/tiny")
     assert hub.files("models/org/tiny", "next").keys() == files.keys() | others.keys()
     assert hub.files("models/org/tiny", "next")["README.md"] == b"By hand."
+    run(push, folder, "--branch", "next", "--license", "mit", blocked=[], hub=hub)
+    assert b"license: mit" in hub.files("models/org/tiny", "next")["README.md"]
     hub.commit("models/org/tiny", "main", {"README.md": b"gone"})
 
     script = """

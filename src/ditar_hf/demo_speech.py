@@ -91,8 +91,8 @@ class DemoSpeaker:
             raise ValueError("There is no text. Write what shall be said.")
         if voice is None:
             raise ValueError("There is no voice. Choose one.")
-        if seed is not None and not 0 <= seed < 2**64:
-            raise ValueError(f"The seed must lie below 2⁶⁴ and not below 0, got {seed}. Leave it empty to draw one.")
+        if seed is not None and not 0 <= seed < 2**63:
+            raise ValueError(f"The seed must lie below 2⁶³ and not below 0, got {seed}. Leave it empty to draw one.")
         prompt = self._prompt(recording, transcript, has_consent) if voice == RECORDING else {"voice": voice}
         inputs = self.processor(text.strip(), language=language, **prompt).to(self.model.device)
         seed = secrets.randbits(32) if seed is None else int(seed)

@@ -47,7 +47,9 @@ PIPELINE_FILE = PACKAGE / "pipelines" / "pipeline_ditar.py"
 # beside those that the classes write themselves
 KEPT_FILES = ("generation_config.json", "LICENSE", "NOTICE")
 # what an export writes; of an earlier commit, where a new one has no such file
-REPLACED_FILES = re.compile(r"\w+_ditar(_vae)?\.py|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|voices/[^/]+\.wav")
+REPLACED_FILES = re.compile(
+    r"\w+_ditar(_vae)?\.py|model(-\d+-of-\d+)?\.safetensors(\.index\.json)?|voices/[\w-]+\.wav"
+)
 HEADER = """\
 # Copyright 2026 The ditar-hf authors
 # SPDX-License-Identifier: Apache-2.0
@@ -122,7 +124,8 @@ def push(
     Exports a model and makes it one commit of a repository of the Hub, which is created if there is none.
 
     Of what lies there already, weights, voices and code of an earlier export are replaced or, where the new one has
-    none of that name, deleted; all else stays, also a README.md if the model has none of its own.
+    none of that name, deleted; all else stays, also a README.md if the model has none of its own and nothing is told
+    for a card.
 
     Args:
         model (`str` or `os.PathLike`): As for [`export`].
@@ -149,13 +152,14 @@ def push(
         there = api.list_repo_files(repo_id, revision=branch)
         written = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
         has_own_card = os.path.isdir(model) and (Path(model) / "README.md").is_file()
+        is_told = any(value for argument, value in card.items() if argument != "revision")
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             revision=branch,
             commit_message=commit_message or f"Exported by ditar-hf {ditar_hf.__version__}",
             delete_patterns=[name for name in there if REPLACED_FILES.fullmatch(name) and name not in written],
-            ignore_patterns=["README.md"] if "README.md" in there and not has_own_card else None,
+            ignore_patterns=["README.md"] if "README.md" in there and not (has_own_card or is_told) else None,
         )
     return commit.commit_url
 

@@ -57,6 +57,12 @@ def test_what_cannot_be_read_says_why(tmp_path):
             read_audio(source, "voice")
 
 
+def test_what_a_pipeline_gives_is_no_waveform(tmp_path):
+    with pytest.raises(ValueError, match=r"dictionary of .'audio', 'sampling_rate'.. Pass its samples: `speech"):
+        write_audio({"audio": tone(1), "sampling_rate": RATE}, tmp_path / "tone.wav", RATE)
+    assert not list(tmp_path.iterdir())
+
+
 def test_without_soundfile_it_is_named(monkeypatch):
     monkeypatch.setattr("ditar_hf.modeling.audio_files_ditar.soundfile", None)
     with pytest.raises(ImportError, match="pip install soundfile"):

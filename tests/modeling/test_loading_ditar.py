@@ -1,6 +1,7 @@
 """Saving and loading whole models: equality, precision, the meta device, and folders that are not complete."""
 
 import json
+import pickle
 
 import pytest
 import torch
@@ -315,3 +316,27 @@ class TestIncompleteFolders:
         for load in (DiTARForTextToSpeech.from_pretrained, AutoModelForTextToWaveform.from_pretrained):
             with pytest.raises(ValueError, match=message):
                 load(saved[0], **values)
+
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.safetensors"])
+    @pytest.mark.parametrize("part", ["model", "vae"])
+    def test_a_pickle_is_refused_and_its_code_not_run(self, make_model, tmp_path, part, name):
+        model = make_model() if part == "model" else make_model().vae
+        model.save_pretrained(tmp_path / "saved")
+        (tmp_path / "saved" / "model.safetensors").unlink()
+        payload = CreatesAFile(tmp_path / "was-run")
+        (tmp_path / "saved" / name).write_bytes(pickle.dumps({"stop_head.weight": payload}))
+        with pytest.raises(ValueError, match="Weights are read as safetensors only"):
+            type(model).from_pretrained(tmp_path / "saved")
+        assert not (tmp_path / "was-run").exists()
+        pickle.loads(pickle.dumps(payload))  # which does run it
+        assert (tmp_path / "was-run").exists()
+
+
+class CreatesAFile:
+    """Runs code where it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")

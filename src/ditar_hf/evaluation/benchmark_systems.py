@@ -1,6 +1,7 @@
 """Systems of the benchmark: what they are told to say, what all of them have, and DiTAR itself."""
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from fractions import Fraction
 from numbers import Integral, Real
@@ -114,7 +115,7 @@ def count_parameters(*modules: nn.Module | None) -> int:
     return sum(weight.numel() for weight in unique.values())
 
 
-class System:
+class System(ABC):
     """
     A system under test. Its weights are made when it is.
 
@@ -148,10 +149,11 @@ class System:
             torch.manual_seed(SEED)
             self.build()
 
+    @abstractmethod
     def build(self) -> None:
         """Makes the model, in evaluation mode, and sets what `System` lists."""
-        raise NotImplementedError
 
+    @abstractmethod
     def speak(self, batch_size: int) -> Run:
         """
         Says the workload once.
@@ -162,7 +164,6 @@ class System:
         Returns:
             [`Run`].
         """
-        raise NotImplementedError
 
     @property
     def num_steps(self) -> int:

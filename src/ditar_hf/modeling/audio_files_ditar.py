@@ -3,7 +3,7 @@
 import io
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -121,6 +121,8 @@ def checked_samples(audio: Any) -> np.ndarray:
     Raises:
         ValueError: If it is not one mono waveform of finite samples in [-1, 1].
     """
+    if isinstance(audio, Mapping):
+        raise ValueError(f'`audio` is a dictionary of {sorted(map(str, audio))}. Pass its samples: `speech["audio"]`.')
     samples = audio.detach().cpu().float().numpy() if hasattr(audio, "detach") else np.asarray(audio, np.float32)
     if samples.ndim != 1 or not samples.size:
         raise ValueError(

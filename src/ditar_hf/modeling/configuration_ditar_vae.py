@@ -122,6 +122,13 @@ class StrictConfig(PreTrainedConfig):
         Raises:
             ValueError: As the constructor.
         """
+        for key in ("attn_implementation", "_attn_implementation"):
+            if config_dict.get(key) not in (None, "eager", "sdpa", "flash_attention_2"):
+                # transformers would fetch a kernel of that name and run it
+                raise ValueError(
+                    f"`{key}` in the configuration is {config_dict[key]!r}: take it out, and pass "
+                    "`attn_implementation` to `from_pretrained`."
+                )
         made = super().from_dict(config_dict, **kwargs)
         (made[0] if isinstance(made, tuple) else made).validate()
         return made

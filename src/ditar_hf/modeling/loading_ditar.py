@@ -54,12 +54,13 @@ class CompleteWeightsMixin:
             ImportError: If the package that an option needs is not installed.
             OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
         """
-        source = repr(str(pretrained_model_name_or_path))
+        name = str(pretrained_model_name_or_path)
+        source = repr(name)
         refuse_missing_folder(pretrained_model_name_or_path)
-        is_local = os.path.isdir(str(pretrained_model_name_or_path))
+        is_local = os.path.isdir(name)
         described = kwargs.get("config") is not None or not is_local
-        names = ("config.json", "adapter_config.json")
-        if not described and not any(os.path.isfile(os.path.join(source[1:-1], name)) for name in names):
+        files = ("config.json", "adapter_config.json")
+        if not described and not any(os.path.isfile(os.path.join(name, file)) for file in files):
             raise ValueError(f"the folder {source} has no config.json: it is not that of a saved model.")
         revision = kwargs.get("_commit_hash") or kwargs.get("revision")
         where = (revision, kwargs.get("cache_dir"), kwargs.get("subfolder") or "")
@@ -76,14 +77,14 @@ class CompleteWeightsMixin:
         except (OSError, SafetensorError) as error:
             if isinstance(error, OSError) and not is_local:
                 raise
-            if not is_local and (folder := cached_folder(source[1:-1], *where)):
-                refuse_spoilt_weights(folder, source[1:-1])
+            if not is_local and (folder := cached_folder(name, *where)):
+                refuse_spoilt_weights(folder, name)
             raise ValueError(
                 f"the model in {source} cannot be read ({error}): a file is missing, cut off or damaged. Fetch it "
                 "again. Weights are read as safetensors only: pickles can run code."
             ) from error
-        if not is_local and (folder := cached_folder(source[1:-1], *where)):
-            refuse_spoilt_weights(folder, source[1:-1])
+        if not is_local and (folder := cached_folder(name, *where)):
+            refuse_spoilt_weights(folder, name)
         if missing := sorted(info["missing_keys"]):
             raise ValueError(
                 f"{source} lacks {len(missing)} weights of {cls.__name__}: {_some(missing)}. They would be random: "
