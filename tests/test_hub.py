@@ -95,6 +95,7 @@ def run(tmp_path):
     def run(script, *arguments, blocked=("ditar_hf",), hub=None, fails=False) -> str:
         code = BLOCK.format(blocked=set(blocked) or "set()") + SPEAK + textwrap.dedent(script)
         environment = {**os.environ, "HF_HOME": str(tmp_path / "home"), "HF_TOKEN": "hf_dummy"}
+        environment["OMP_NUM_THREADS"] = str(torch.get_num_threads())  # on which the last bits depend
         if hub is not None:
             environment |= {"HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
             environment |= {"HF_DATASETS_OFFLINE": "0"}

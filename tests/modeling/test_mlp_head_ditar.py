@@ -47,7 +47,8 @@ def test_saved_equals_loaded(make_model, tmp_path):
     assert loaded.config.head_type == "mlp"
     input_ids, arguments = torch.tensor([[11, 12, 2]]), {"max_new_tokens": 4, "min_new_tokens": 4, "temperature": 0.0}
     speech, again = model.generate(input_ids, **arguments), loaded.generate(input_ids, **arguments)
-    torch.testing.assert_close(again.audio[0], speech.audio[0])
+    # where weights lie in memory decides on kernels, and so on the last bits
+    torch.testing.assert_close(again.audio[0], speech.audio[0], atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("sizes", [{"patch_size": 4}, {"num_history_patches": 1}])
