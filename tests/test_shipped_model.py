@@ -1,9 +1,11 @@
 """The model in the repository: the sizes of its preset, within its budget, with voices of a name, and it speaks."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import ModelCard
 
 from ditar_hf import DiTARConfig, DiTARForTextToSpeech, DiTARProcessor, DiTARVAE
 
@@ -46,3 +48,17 @@ def test_each_of_its_voices_speaks_and_stops(model, processor):
     output = model.generate(**inputs, generator=generators)
     for audio, reached_limit in zip(output.audio, output.reached_limit, strict=True):
         assert 0.3 < len(audio) / 24_000 < 4 and audio.abs().max() > 0.05 and not reached_limit
+
+
+@pytest.mark.parametrize("name", ["ditar-tiny-en", "ditar-vae-tiny", "space"])
+def test_links_of_a_card_hold_where_it_lies_alone(name):
+    links = re.findall(r"\]\(([^)]+)\)", (CARDS / name / "README.md").read_text(encoding="utf-8"))
+    beside = [link for link in links if not link.startswith(("https://", "#"))]
+    assert all((CARDS / name / link).resolve().is_relative_to(CARDS / name) for link in beside)
+    assert all((CARDS / name / link).exists() for link in beside)
+
+
+@pytest.mark.parametrize("name", ["ditar-tiny-en", "ditar-vae-tiny"])
+def test_a_card_says_what_was_measured(name):
+    results = ModelCard.load(CARDS / name / "README.md").data.eval_results
+    assert results and all(result.metric_args["num_items"] and result.dataset_name for result in results)
