@@ -72,10 +72,12 @@ CASES = [
     Case("only punctuation", ALL, "?!"),
     Case("only an emoji", ALL, "🦊"),
     Case("a text that is too long", LIBRARY, "hello " * 500),
-    Case("something that is no text", LIBRARY, 3.5),
+    Case("a text that is too long with its voice", LIBRARY, "hello " * 500, {"voice": "ada"}),
+    Case("something that is no text", LIBRARY + " demo", 3.5),
     Case("a control token in the text", LIBRARY, "Hi <audio_patch>", {"phonemize": False}),
     Case("half of a surrogate pair", LIBRARY, "hi \ud800"),
     Case("a list of texts without any", "processor", []),
+    Case("whether to phonemise, in words", LIBRARY, TEXT, {"phonemize": "no"}),
     Case("a language that espeak-ng does not know", ALL, TEXT, {"language": "tlh"}),
     Case("a language that the vocabulary was not built for", ALL, TEXT, {"language": "fr"}),
     Case("a voice that is not there", LIBRARY + " command", TEXT, {"voice": "eve"}),
@@ -109,7 +111,17 @@ CASES = [
     Case("a row with half a prompt", "processor", [TEXT] * 2, recorded([tone(1), None], prompt_text=["The fox."] * 2)),
     Case("an item without a text", "pipeline", {"voice": "ada"}),
     Case("an item with an unknown key", "pipeline", {"text": TEXT, "speaker": "ada"}),
-    Case("a seed that is no whole number", "pipeline", TEXT, {"seed": 1.5}),
+    Case("a seed that is no whole number", "pipeline demo", TEXT, {"seed": 1.5}),
+    Case("a seed for `generate`", "model", settings={"seed": 1}),
+    Case("a number for a generator", SETTINGS, settings={"generator": 1}),
+    Case("a streamer that cannot take anything", SETTINGS, settings={"streamer": print}),
+    Case("settings in a dictionary", "model", settings={"generation_config": {"temperature": 0.5}}),
+    Case("ids in a list", "model", settings={"input_ids": [[4, 2]]}),
+    Case("ids that are no whole numbers", "model", settings={"input_ids": torch.ones(1, 5)}),
+    Case("an id that the model does not know", "model", settings={"input_ids": torch.tensor([[9_999, 2]])}),
+    Case("samples of a prompt as whole numbers", "model", settings={"prompt_values": torch.ones(1, 2_400).long()}),
+    Case("arguments that are no dictionary", "pipeline", settings={"preprocess_params": 5}),
+    Case("an argument of no processor", "pipeline", settings={"preprocess_params": {"speaker": "ada"}}),
     Case("a negative seed", "pipeline command demo", TEXT, {"seed": -1}),
     Case("a seed and a generator", "pipeline", TEXT, {"seed": 1}, {"generator": torch.Generator()}),
     Case("a temperature above 1", SETTINGS + " command demo", settings={"temperature": 2.0}),
@@ -117,6 +129,7 @@ CASES = [
     Case("guidance below 1", SETTINGS + " command demo", settings={"guidance_scale": 0.5}),
     Case("guidance that nothing finite comes out of", SETTINGS + " command demo", settings={"guidance_scale": 1e30}),
     Case("no steps", SETTINGS + " command demo", settings={"num_inference_steps": 0}),
+    Case("more steps than anybody waits for", SETTINGS + " command demo", settings={"num_inference_steps": 10**6}),
     Case("half a step", SETTINGS, settings={"num_inference_steps": 2.5}),
     Case("a longest speech of nothing", SETTINGS, settings={"max_new_tokens": 0}),
     Case("a shortest speech above the longest", SETTINGS, settings={"min_new_tokens": 9, "max_new_tokens": 3}),
@@ -161,10 +174,27 @@ def cut(name: str) -> Callable[[Path], None]:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:1_000])
 
 
+def write(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content) and None
+
+
+def edit_prompts(**changes: Any) -> Callable[[Path], None]:
+    """Changes what a folder says of prompts."""
+
+    def change(folder: Path):
+        values = json.loads((folder / "processor_config.json").read_text())["feature_extractor"]
+        edit("processor_config.json", feature_extractor={**values, **changes})(folder)
+
+    return change
+
+
 # What is wrong with a folder: in words, where it shows (`model` and `processor` load by themselves), the change.
 FOLDERS = [
     ("there is no such folder", "model processor pipeline command", lambda folder: shutil.rmtree(folder)),
     ("no config.json", "model command", unlink("config.json")),
+    ("a config.json that is cut off", "model command", write("config.json", '{"model_type": "di')),
+    ("a config.json that is a list", "model", write("config.json", "[1]")),
+    ("a precision that there is not", "model command", edit("config.json", dtype="float33")),
     ("a key that the configuration does not have", "model command", edit("config.json", patch_length=5)),
     ("a configuration of another model", "model command", edit("config.json", model_type="vits")),
     (
@@ -183,9 +213,18 @@ FOLDERS = [
         "model",
         edit_weights(lambda weights: weights.update({"stop_head.weight": torch.zeros(1, 9)})),
     ),
+    ("settings that are cut off", "model", write("generation_config.json", '{"temp')),
     ("settings of other models", "model", edit("generation_config.json", top_k=5)),
     ("no processor", "processor pipeline command", unlink("processor_config.json")),
+    ("a processor that is cut off", "processor", write("processor_config.json", '{"voi')),
+    ("a processor that is null", "processor", write("processor_config.json", "null")),
+    ("a key that prompts do not have", "processor", edit_prompts(loudness=1)),
+    ("a word for a number", "processor", edit_prompts(hop_length="long")),
+    ("a tokenizer that is a list", "processor", write("tokenizer_config.json", "[1]")),
     ("no vocabulary", "processor", unlink("vocab.json")),
+    ("a vocabulary that is cut off", "processor", write("vocab.json", '{"<pad>": 0, ')),
+    ("an empty vocabulary", "processor", write("vocab.json", "{}")),
+    ("two tokens of one id", "processor", edit("vocab.json", **{"<pad>": 1, "<unk>": 1})),
     ("a voice whose recording was changed", "processor", lambda f: cut("voices/ada.wav")(f)),
 ]
 
@@ -231,7 +270,7 @@ def files(tmp_path, monkeypatch) -> Path:
 
 def at_model(tiny, case):
     speak = tiny["speak"]
-    speak.model.generate(**speak.processor(case.text), **{**FIXED, **case.settings})
+    speak.model.generate(**{**speak.processor(case.text), **FIXED, **case.settings})
 
 
 def at_processor(tiny, case):

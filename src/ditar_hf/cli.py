@@ -172,9 +172,9 @@ def speak(
         preprocess_params = {**find_voice(processor, voice, voice_text), **given(language=language)}
         inputs = processor(text, **preprocess_params)
         speaker = load_model(name).to(target_device)
+        settings = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
+        is_drawn = _draws_noise(speaker, settings)
 
-    settings = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
-    is_drawn = _draws_noise(speaker, settings)
     if not is_drawn and (seed is not None or voice == "random"):
         note("at this temperature nothing is drawn: every seed, and `--voice random`, gives one and the same speech")
     seed = secrets.randbits(32) if seed is None else seed

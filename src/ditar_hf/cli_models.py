@@ -29,7 +29,7 @@ def load_processor(name: str) -> "DiTARProcessor":
     from transformers import AutoConfig
 
     from ditar_hf import DiTARProcessor
-    from ditar_hf.modeling.loading_ditar import refuse_missing_folder
+    from ditar_hf.modeling.saved_folders_ditar import refuse_missing_folder
 
     refuse_missing_folder(name)
     with _naming_the_model(name):

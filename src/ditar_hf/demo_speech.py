@@ -87,12 +87,19 @@ class DemoSpeaker:
         Raises:
             ValueError: If something is missing, or the processor or the model refuses it.
         """
+        for name, value in (("text", text), ("voice", voice), ("transcript", transcript)):
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"The {name} is a {type(value).__name__}. Pass a string.")
         if not text or not text.strip():
             raise ValueError("There is no text. Write what shall be said.")
         if voice is None:
             raise ValueError("There is no voice. Choose one.")
-        if seed is not None and not 0 <= seed < 2**63:
-            raise ValueError(f"The seed must lie below 2⁶³ and not below 0, got {seed}. Leave it empty to draw one.")
+        # the page counts in floats
+        is_whole = isinstance(seed, int) or (isinstance(seed, float) and seed.is_integer())
+        if seed is not None and (not is_whole or not 0 <= seed < 2**63):
+            raise ValueError(
+                f"The seed must be a whole number below 2⁶³ and not below 0, got {seed}. Leave it empty to draw one."
+            )
         prompt = self._prompt(recording, transcript, has_consent) if voice == RECORDING else {"voice": voice}
         inputs = self.processor(text.strip(), language=language, **prompt).to(self.model.device)
         seed = secrets.randbits(32) if seed is None else int(seed)
@@ -113,6 +120,8 @@ class DemoSpeaker:
             raise ValueError(
                 "A recorded voice is imitated only with the consent of the person. Tick the box if you have it."
             )
+        if not isinstance(recording, (str, Path)):
+            raise ValueError(f"The recording is a {type(recording).__name__}. Pass the path of a file.")
         try:
             samples, rate = soundfile.read(recording, dtype="float32", always_2d=True)  # (num_samples, num_channels)
         except soundfile.LibsndfileError as error:

@@ -114,8 +114,8 @@ def test_a_model_is_loaded_with_other_settings(make_model, kind, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"temperature": 0.5', "cannot be read.*not a valid JSON file"),
-        ("\ufeff\x00", "cannot be read.*not a valid JSON file"),
+        ('{"temperature": 0.5', "generation_config.json' is no JSON file"),
+        ("\ufeff\x00", "generation_config.json' is no JSON file"),
         ('{"temperature": 3.0}', "`temperature` must be a finite number in"),
         ('{"num_beams": 4}', "`num_beams` is not a setting of DiTARGenerationConfig"),
     ],

@@ -329,7 +329,7 @@ def test_a_default_that_is_not_there_is_refused(reads_phonemes, tmp_path):
         ({"voice": "ada", "prompt_audio": tone(1, 99), "prompt_text": "Hello!"}, "`voice` is 'ada', but a prompt is"),
         ({"voice": "ada", "prompt_text": "Hello!"}, "Pass one of them"),
         ({"voice": "random", "prompt_audio": tone(1, 99)}, "Pass one of them"),
-        ({"text": "hello " * 1_200, "voice": "ada"}, "together with its prompt has"),
+        ({"text": "hello " * 1_200, "voice": "ada"}, "of the voice 'ada' has"),
         ({"text": "", "voice": "ada"}, r"`text\[0\]` has nothing to speak"),
     ],
 )

@@ -387,7 +387,7 @@ PROMPT = {"prompt_audio": voice(1.0), "prompt_text": "The fox.", "sampling_rate"
         ({"text": TEXTS, **PROMPT, "prompt_text": ["The fox."] * 2}, "`prompt_text` has 2 rows"),
         ({"text": "Hello!", **PROMPT, "prompt_audio": []}, "`prompt_audio` has 0 rows"),
         ({"text": "Hello!", **PROMPT, "prompt_text": "…"}, r"`prompt_text\[0\]` has nothing to speak"),
-        ({"text": "hello " * 150, **PROMPT, "prompt_text": "hello " * 100}, "together with its prompt"),
+        ({"text": "hello " * 150, **PROMPT, "prompt_text": "hello " * 100}, "together with the 499 of its prompt"),
         ({"text": "Hello!", **PROMPT, "sampling_rate": None}, r"`sampling_rate` of `prompt_audio\[0\]` is missing"),
         ({"text": "Hello!", **PROMPT, "sampling_rate": 96_000}, "lasts 0.25 seconds"),
         ({"text": "Hello!", **PROMPT, "prompt_audio": voice(0.02)}, "lasts 0.02 seconds"),

@@ -9,6 +9,7 @@ import torch
 from datasets import Audio, Dataset
 from transformers import TextToAudioPipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
+from transformers.utils import logging
 
 from ditar_hf import DiTARProcessor, DiTARTokenizer
 from ditar_hf.pipelines.pipeline_ditar import DiTARTextToSpeechPipeline
@@ -105,6 +106,15 @@ def test_a_random_voice_is_another_for_each_seed_where_noise_is_drawn(speak):
 
     assert same(speech(1, 0), speech(2, 0))
     assert same(speech(1, 1), speech(1, 1)) and not same(speech(1, 1), speech(2, 1))
+
+
+def test_a_random_voice_that_is_always_the_same_is_noted(speak, caplog):
+    logging.get_logger().warning_once.cache_clear()
+    speak("Hello!", voice="random", **{**FIXED, "temperature": 1.0})
+    speak([{"text": "Hello!", "voice": "ada"}], **FIXED)
+    assert "random" not in caplog.text
+    speak([{"text": "Hello!", "voice": "ada"}, {"text": "Hello!", "voice": "random"}], batch_size=2, **FIXED)
+    assert "`voice='random'` at temperature 0 is always the same voice" in caplog.text
 
 
 def test_a_voice_of_the_call_replaces_that_of_the_constructor(folder, speak):

@@ -4,11 +4,15 @@ import dataclasses
 import difflib
 import functools
 import math
+import os
 from typing import Any, Literal
 
+import torch
 from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from transformers import PreTrainedConfig
+
+from .saved_folders_ditar import refuse_broken_json
 
 # What the library itself (its loaders, its `Trainer`) may write into any configuration besides the fields.
 LIBRARY_KEYS = {
@@ -93,6 +97,10 @@ class StrictConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         refuse_unknown_keys(self, kwargs)
+        dtype = kwargs.get("torch_dtype") if self.dtype is None else self.dtype
+        known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+        if dtype is not None and not (isinstance(known, torch.dtype) and known.is_floating_point):
+            raise ValueError(f"`dtype` of {type(self).__name__} is {dtype!r}: name one of torch, such as 'float32'.")
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -106,6 +114,29 @@ class StrictConfig(PreTrainedConfig):
         if self._auto_class is None:
             values.pop("auto_map", None)
         return values
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> tuple[dict, dict]:
+        """
+        As `PreTrainedConfig.get_config_dict`, which `from_pretrained` calls, but a folder is refused by what is wrong.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder or the name of a repository.
+            **kwargs: As for `from_pretrained`.
+
+        Returns:
+            `tuple[dict, dict]`: What the file says, and what is left of `kwargs`.
+
+        Raises:
+            ValueError: If the config.json of a folder is missing or no JSON object.
+            OSError: If there is no such folder, or no such file on the Hub or in the cache.
+        """
+        folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
+        # of which the library would make the defaults
+        if os.path.isdir(folder) and not os.path.isfile(os.path.join(folder, "config.json")):
+            raise ValueError(f"the folder {folder!r} has no config.json: it is not that of a saved model.")
+        refuse_broken_json(pretrained_model_name_or_path, ("config.json",), kwargs.get("subfolder"))
+        return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> "StrictConfig | tuple[StrictConfig, dict]":

@@ -1,6 +1,6 @@
 """Feature extractor of DiTAR: voice prompts, checked, resampled, trimmed to whole patches, and padded."""
 
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ SILENCE_PEAK = 1e-3
 MAX_PEAK = 2.0
 # Full scale of the integer types that WAV files hold.
 _INTEGER_SCALES = {np.dtype("int16"): 2.0**15, np.dtype("int32"): 2.0**31}
+# What the library writes into the file of any feature extractor, or passes to it.
+LIBRARY_KEYS = {"auto_map", "feature_extractor_type", "name_or_path", "processor_class", "return_attention_mask"}
 
 
 class DiTARFeatureExtractor(SequenceFeatureExtractor):
@@ -50,7 +52,10 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
         padding_side (`str`, *optional*, defaults to `"left"`):
             The side that padding stands on. The pipeline pads prompts and tokens on the same side.
         **kwargs:
-            Passed to [`SequenceFeatureExtractor`].
+            What the library notes in a file, such as `processor_class`.
+
+    Raises:
+        ValueError: If a value is of another type or out of range, or a key is unknown.
     """
 
     model_input_names = ["prompt_values", "prompt_mask"]
@@ -68,6 +73,17 @@ class DiTARFeatureExtractor(SequenceFeatureExtractor):
         padding_side: str = "left",
         **kwargs,
     ):
+        for name, value in (("sampling_rate", sampling_rate), ("hop_length", hop_length), ("patch_size", patch_size)):
+            if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+                raise ValueError(f"`{name}` must be a positive whole number, got {value!r}.")
+        numbers = {"min_seconds": min_seconds, "max_seconds": max_seconds, "padding_value": padding_value}
+        if prompt_peak is not None:
+            numbers["prompt_peak"] = prompt_peak
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise ValueError(f"`{name}` must be a number, got {value!r}.")
+        if unknown := [name for name in kwargs if name not in LIBRARY_KEYS and not name.startswith("_")]:
+            raise ValueError(f"`{unknown[0]}` is not a setting of {type(self).__name__}. Take it out.")
         if feature_size != 1:
             raise ValueError(f"`feature_size` must be 1, for prompts are mono, got {feature_size}.")
         if padding_side not in ("left", "right"):

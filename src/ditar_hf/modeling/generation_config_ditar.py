@@ -102,7 +102,7 @@ class DiTARGenerationConfig(GenerationConfig):
         ):
             value = getattr(self, name)
             is_number = isinstance(value, Real) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value) or not low <= value <= high:
+            if not is_number or not _is_finite(value) or not low <= value <= high:
                 raise ValueError(f"`{name}` must be a finite number in [{low}, {high}] ({meaning}), got {value!r}.")
         if self.cache_implementation not in (None, "dynamic", "static"):
             raise ValueError(
@@ -143,11 +143,21 @@ class DiTARGenerationConfig(GenerationConfig):
             ValueError: If an argument is not one that speech is generated with, or out of range.
         """
         if unknown := sorted(set(overrides) - set(DEFAULTS) - SHARED_ARGUMENTS):
+            names = ", ".join(f"`{name}`" for name in DEFAULTS)
+            if unknown[0] == "seed":
+                names = f"`generator`, such as `torch.Generator().manual_seed({overrides['seed']!r})`, {names}"
             raise ValueError(
                 f"`{unknown[0]}` is not an argument of DiTAR's `generate`, which draws patches, not tokens; it takes "
-                f"{', '.join(f'`{name}`' for name in DEFAULTS)}."
+                f"{names}."
             )
         return type(self)(**{**self.to_diff_dict(), **overrides})
+
+
+def _is_finite(value: Real) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # of a whole number that no float is as large as
+        return False
 
 
 __all__ = ["DiTARGenerationConfig"]

@@ -10,6 +10,7 @@ from transformers import GenerationConfig
 from transformers.utils import ModelOutput, logging
 
 from .generation_config_ditar import LIBRARY_NOTES, DiTARGenerationConfig
+from .generation_inputs_ditar import check_tokens, check_types
 from .patch_loop_ditar import DiTARPatchLoop, Prompt
 
 logger = logging.get_logger(__name__)
@@ -134,9 +135,9 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             [`DiTARGenerateOutput`].
 
         Raises:
-            ValueError: If an argument is unknown or out of range, prompts and placeholders do not match, text and
-                speech may exceed the positions of the language model, that is trained with gradient checkpointing, the
-                weights are nowhere or spread over accelerators, or the speech is not finite.
+            ValueError: If an argument is unknown, of another type or out of range, prompts and placeholders do not
+                match, text and speech may exceed the positions of the language model, that is trained with gradient
+                checkpointing, the weights are nowhere or spread over accelerators, or the speech is not finite.
         """
         lm = self.model.language_model
         if lm.training and lm.is_activation_checkpointing:
@@ -146,7 +147,16 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             )
         config = self._merge_generation_config(generation_config, kwargs)
         self._check_placement(config)
-        input_ids, attention_mask = self._check_text(input_ids, attention_mask)
+        tensors = {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "prompt_values": prompt_values,
+            "prompt_mask": prompt_mask,
+            "prompt_latents": prompt_latents,
+            "prompt_latents_mask": prompt_latents_mask,
+        }
+        check_types(tensors, generator, streamer)
+        input_ids, attention_mask = check_tokens(self.config, input_ids, attention_mask)
         scheduler = self._build_scheduler(noise_scheduler)
         scheduler.set_timesteps(config.num_inference_steps, device=input_ids.device, temperature=config.temperature)
         if isinstance(generator, list) and len(generator) != len(input_ids):
@@ -178,6 +188,11 @@ class DiTARGenerationMixin(DiTARPatchLoop):
     ) -> DiTARGenerationConfig:
         """The model's settings, under those of a config for this call, under single values for this call."""
         if generation_config is not None:
+            if not isinstance(generation_config, GenerationConfig):
+                raise ValueError(
+                    f"`generation_config` is a {type(generation_config).__name__}: pass a DiTARGenerationConfig, or "
+                    "settings by name, such as `temperature=0.5`."
+                )
             changes = _changes(generation_config)
             if isinstance(generation_config, DiTARGenerationConfig):
                 changes["cache_implementation"] = generation_config.cache_implementation  # also where it is None
@@ -198,34 +213,6 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             raise ValueError("the weights are on the meta device, so there are none: load the model on a real one.")
         if config.compile_patch_step and (len(places) > 1 or "disk" in places):
             raise ValueError("`compile_patch_step=True` needs all weights on one device, but some are offloaded.")
-
-    def _check_text(
-        self, input_ids: torch.Tensor | None, attention_mask: torch.Tensor | None
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if input_ids is None or input_ids.ndim != 2 or not input_ids.numel():
-            shape = None if input_ids is None else list(input_ids.shape)
-            raise ValueError(
-                f"`input_ids` must be (batch_size, sequence_length), got {shape}: call the processor first."
-            )
-        if attention_mask is None:
-            attention_mask = input_ids != self.config.pad_token_id
-        if attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                f"`attention_mask` {list(attention_mask.shape)} must have the shape of `input_ids`, "
-                f"{list(input_ids.shape)}."
-            )
-        attention_mask = attention_mask.long()
-        if (attention_mask.diff(dim=1) < 0).any():
-            raise ValueError("`input_ids` must be padded on the left: speech goes on where the text ends.")
-        is_bos = (input_ids == self.config.audio_bos_token_id) & (attention_mask == 1)
-        is_patch = input_ids == self.config.audio_patch_token_id
-        if is_bos.sum(1).ne(1).any() or ((is_bos.cumsum(1) - is_bos.long()).bool() != is_patch).any():
-            raise ValueError(
-                f"each row of `input_ids` needs one audio_bos token (id {self.config.audio_bos_token_id}) after its "
-                f"text, and behind it only placeholders of prompt patches (id {self.config.audio_patch_token_id}): "
-                "use the processor, not the tokenizer alone."
-            )
-        return input_ids, attention_mask
 
     def _build_scheduler(self, noise_scheduler: Any | None) -> Any:
         """A scheduler of this call's own, so that threads can share a model."""
@@ -292,9 +279,11 @@ class DiTARGenerationMixin(DiTARPatchLoop):
         fewest, most = [], []
         for num_tokens, num_prompt in zip(text, prompt.counts, strict=True):
             num_tokens -= num_prompt
-            bound = int(config.max_patches_per_token * num_tokens) + config.spare_patches - num_prompt
+            # cut down as numbers, which may be too large to be whole ones
+            bound = int(min(config.max_patches_per_token * num_tokens, config.max_new_tokens + num_prompt))
+            bound += config.spare_patches - num_prompt
             most.append(max(1, config.min_new_tokens, min(config.max_new_tokens, bound)))
-            bound = int(config.min_patches_per_token * num_tokens) - num_prompt
+            bound = int(min(config.min_patches_per_token * num_tokens, most[-1] + num_prompt)) - num_prompt
             fewest.append(min(most[-1], max(config.min_new_tokens, bound)))
         return fewest, most
 

@@ -5,9 +5,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from transformers import PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
 
 from .downloads_ditar import cached_folder, refuse_spoilt_weights
 from .loading_options_ditar import check_options, settle_placement
+from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder
 
 
 class CompleteWeightsMixin:
@@ -57,13 +59,15 @@ class CompleteWeightsMixin:
         name = str(pretrained_model_name_or_path)
         source = repr(name)
         refuse_missing_folder(pretrained_model_name_or_path)
+        subfolder = kwargs.get("subfolder") or ""
         is_local = os.path.isdir(name)
         described = kwargs.get("config") is not None or not is_local
         files = ("config.json", "adapter_config.json")
-        if not described and not any(os.path.isfile(os.path.join(name, file)) for file in files):
+        if not described and not any(os.path.isfile(os.path.join(name, subfolder, file)) for file in files):
             raise ValueError(f"the folder {source} has no config.json: it is not that of a saved model.")
+        refuse_broken_json(name, (*files, "generation_config.json", SAFE_WEIGHTS_INDEX_NAME), subfolder)
         revision = kwargs.get("_commit_hash") or kwargs.get("revision")
-        where = (revision, kwargs.get("cache_dir"), kwargs.get("subfolder") or "")
+        where = (revision, kwargs.get("cache_dir"), subfolder)
         kwargs = check_options(kwargs, cls)
         try:
             # shapes are compared below, where the message can name them
@@ -100,22 +104,6 @@ class CompleteWeightsMixin:
             )
         settle_placement(model)
         return (model, info) if output_loading_info else model
-
-
-def refuse_missing_folder(name_or_path: str | os.PathLike | None):
-    """
-    Says that a folder is not there, where the library would speak of the name of a repository.
-
-    Args:
-        name_or_path (`str` or `os.PathLike`, *optional*): A folder or the name of a repository.
-
-    Raises:
-        ValueError: If it is written as no name can be, and is no folder.
-    """
-    path = str(name_or_path)
-    is_path = isinstance(name_or_path, os.PathLike) or path.startswith((".", "~", os.sep)) or path.count("/") > 1
-    if name_or_path is not None and is_path and not os.path.isdir(path):
-        raise ValueError(f"there is no folder {path!r}. Pass a folder that is there, or the name of a repository.")
 
 
 def _some(names: list[str]) -> str:

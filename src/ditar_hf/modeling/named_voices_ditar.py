@@ -9,10 +9,12 @@ from typing import Any
 from transformers.utils import cached_file
 
 from .audio_files_ditar import replacing
-from .loading_ditar import refuse_missing_folder
+from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder
 from .voices_ditar import DiTARVoice, check_voice_name, check_voices
 
 VOICE_FOLDER = "voices"
+# What of a saved processor is a JSON object; a tokenizer of a text language model has more of them.
+JSON_FILES = ("processor_config.json", "tokenizer_config.json", "vocab.json", "tokenizer.json")
 # What says where files of a model are; all else has nothing to do with voices.
 LOCATION_ARGUMENTS = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
 
@@ -106,15 +108,22 @@ class NamedVoicesMixin:
             `tuple[dict[str, Any], dict[str, Any]]`: Arguments of the constructor, and the unused of `kwargs`.
 
         Raises:
-            ValueError: If there is no such folder or no processor in it, or a voice is missing or damaged.
-            OSError: If a file is not found on the Hub or in the cache, or is no JSON.
+            ValueError: If there is no such folder or no processor in it, a file is no JSON, or a voice is missing or
+                damaged.
+            OSError: If a file is not found on the Hub or in the cache.
         """
         refuse_missing_folder(pretrained_model_name_or_path)
+        refuse_broken_json(pretrained_model_name_or_path, JSON_FILES, kwargs.get("subfolder"))
         values, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
         if not values:
             raise ValueError(
                 f"{str(pretrained_model_name_or_path)!r} holds no processor (processor_config.json). Save the one that"
                 " the model was trained with beside it: `processor.save_pretrained(…)`."
+            )
+        if not isinstance(values.get("feature_extractor", {}), Mapping):
+            raise ValueError(
+                f"`feature_extractor` in the processor_config.json of {str(pretrained_model_name_or_path)!r} is no"
+                f" mapping: {values['feature_extractor']!r}."
             )
         if "voices" in values:
             location = {name: kwargs[name] for name in LOCATION_ARGUMENTS if name in kwargs}

@@ -43,11 +43,12 @@ class DiTARBatchFeature(BatchFeature):
 
 
 class _Prompt(NamedTuple):
-    """A prompt as it enters a row: samples of shape `(num_samples,)`, transcript, and the tokens of that."""
+    """A prompt as it enters a row: samples `(num_samples,)`, transcript, the tokens of that, what it is called."""
 
     samples: np.ndarray
     text: str
     ids: list[int]
+    name: str
 
 
 class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
@@ -199,7 +200,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
             if prompt is not None:
                 ids = self._joined_ids(prompt.text, prompt.ids, target, ids)
                 num_patches = len(prompt.samples) // self.feature_extractor.patch_length
-            self._check_length(len(ids), index, has_prompt=prompt is not None)
+            self._check_length(len(ids), index, prompt)
             rows.append(
                 [*ids, self.tokenizer.audio_bos_token_id, *[self.tokenizer.audio_patch_token_id] * num_patches]
             )
@@ -267,7 +268,9 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
                 raise ValueError(f"`{name}` holds the control token {token!r}. Remove it: the processor places it.")
         if self.reads_phonemes:
             silent = {tokenizer.unk_token_id, *tokenizer.convert_tokens_to_ids([WORD_BOUNDARY, *PUNCTUATION_MARKS])}
-            problem = "gives no phoneme of the vocabulary" if silent.issuperset(ids) else None
+            languages = ", ".join(tokenizer.languages)
+            is_silent = silent.issuperset(ids)
+            problem = f"gives no phoneme of the vocabulary, which is of {languages}" if is_silent else None
         else:
             problem = None if any(char.isalnum() for char in text) else "holds no letter and no digit"
         if problem:
@@ -288,6 +291,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
         """Prompts of the voices that a call names, or of the default one."""
         prompts = []
         for name in _rows_of("voice", voice, isinstance(voice, (list, tuple)), num_rows):
+            called = f"the voice {name!r}" if name else f"the default voice {self.default_voice!r}"
             name = self.default_voice if name is None else name
             if name in (None, RANDOM_VOICE):
                 prompts.append(None)
@@ -303,7 +307,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
             else:
                 ids = self._text_ids(known.phonemes, f"voices[{name!r}].phonemes", None, False)
             samples = self._prompt_samples(known.audio, known.sampling_rate, f"voices[{name!r}].audio")
-            prompts.append(_Prompt(samples, known.text, ids))
+            prompts.append(_Prompt(samples, known.text, ids, called))
         return prompts
 
     def _given_prompts(
@@ -327,7 +331,7 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
                 continue
             ids = self._text_ids(transcript, f"prompt_text[{index}]", language, phonemize)
             samples = self._prompt_samples(recording, sampling_rate, f"prompt_audio[{index}]")
-            prompts.append(_Prompt(samples, transcript, ids))
+            prompts.append(_Prompt(samples, transcript, ids, "its prompt"))
         return prompts
 
     def _prompt_samples(self, recording: Any, sampling_rate: int | None, name: str) -> np.ndarray:
@@ -359,9 +363,9 @@ class DiTARProcessor(NamedVoicesMixin, ProcessorMixin):
         sampling_rate = sampling_rate if own_rate is None else own_rate
         return self.feature_extractor.prepare_prompt(recording, sampling_rate, name)
 
-    def _check_length(self, num_tokens: int, index: int, has_prompt: bool):
+    def _check_length(self, num_tokens: int, index: int, prompt: _Prompt | None):
         if num_tokens > self.max_text_length:
-            with_prompt = " together with its prompt" if has_prompt else ""
+            with_prompt = f" together with the {len(prompt.ids)} of {prompt.name}" if prompt else ""
             raise ValueError(
                 f"`text[{index}]`{with_prompt} has {num_tokens} tokens, more than the {self.max_text_length} of"
                 " `max_text_length`. Split it into sentences and speak them one after the other."

@@ -14,6 +14,8 @@ from transformers.utils import logging
 
 from .normalization_ditar import PUNCTUATION_MARKS, check_text, normalize_text
 from .phonemes_ditar import WORD_BOUNDARY, join_phones, resolve_language, text_to_phones
+from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder
+from .vocabulary_ditar import check_control_tokens, phones_of, read_vocabulary, symbols_of
 
 logger = logging.get_logger(__name__)
 
@@ -49,6 +51,10 @@ class DiTARTokenizer(PreTrainedTokenizer):
         audio_patch_token (`str`, *optional*, defaults to `"<audio_patch>"`):
             The placeholder of one audio patch.
         **kwargs: Passed to [`PreTrainedTokenizer`].
+
+    Raises:
+        ValueError: If the vocabulary is none or lacks a control token, a control token is no token, or `languages` or
+            `language` names none.
     """
 
     vocab_files_names = VOCAB_FILES_NAMES
@@ -75,17 +81,22 @@ class DiTARTokenizer(PreTrainedTokenizer):
     ):
         if vocab_file is None:
             raise ValueError("`vocab_file` is missing: the folder holds no vocab.json, so it is no whole tokenizer.")
-        with open(vocab_file, encoding="utf-8") as handle:
-            self.encoder = json.load(handle)
+        control_tokens = check_control_tokens(
+            pad_token=pad_token,
+            unk_token=unk_token,
+            audio_bos_token=audio_bos_token,
+            audio_patch_token=audio_patch_token,
+        )
+        self.encoder = read_vocabulary(vocab_file, control_tokens)
         self.decoder = {index: token for token, index in self.encoder.items()}
-        control_tokens = {str(token) for token in (pad_token, unk_token, audio_bos_token, audio_patch_token)}
         self._longest_token = max((len(token) for token in self.encoder if token not in control_tokens), default=1)
 
-        self.languages = [resolve_language(code) for code in (["en-us"] if languages is None else languages)]
-        if not self.languages:
-            raise ValueError("`languages` must name at least one language, got an empty list.")
+        languages = ["en-us"] if languages is None else languages
+        if not isinstance(languages, (list, tuple)) or not languages:
+            raise ValueError(f"`languages` must be a list with at least one language, got {languages!r}.")
+        self.languages = [resolve_language(code) for code in languages]
         self.language = self.languages[0] if language is None else self._check_language(language)
-        self.do_phonemize = do_phonemize
+        self.do_phonemize = _checked_flag("do_phonemize", do_phonemize)
         self.unknown_symbols: Counter[str] = Counter()
 
         # The sequence is put together by the processor and the collator, so nothing is added around a text.
@@ -101,6 +112,30 @@ class DiTARTokenizer(PreTrainedTokenizer):
             audio_patch_token=audio_patch_token,
             **kwargs,
         )
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any
+    ) -> "DiTARTokenizer":
+        """
+        As `PreTrainedTokenizer.from_pretrained`, but a folder is refused by what is wrong with it.
+
+        Args:
+            pretrained_model_name_or_path (`str` or `os.PathLike`): A folder or the name of a repository.
+            *args: Passed on.
+            **kwargs: Passed on.
+
+        Returns:
+            [`DiTARTokenizer`].
+
+        Raises:
+            ValueError: If there is no such folder, a file in it is missing or no JSON, or as the constructor.
+            OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
+        """
+        refuse_missing_folder(pretrained_model_name_or_path)
+        names = ("tokenizer_config.json", VOCAB_FILES_NAMES["vocab_file"])
+        refuse_broken_json(pretrained_model_name_or_path, names, kwargs.get("subfolder"))
+        return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
     def build_vocabulary(
@@ -122,7 +157,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
             ValueError: If espeak-ng does not know a language or the texts give no phones.
         """
         by_language = texts if isinstance(texts, Mapping) else {language: texts}
-        return cls._vocabulary_of(set().union(*(_phones_of(rows, code) for code, rows in by_language.items())))
+        return cls._vocabulary_of(set().union(*(phones_of(rows, code) for code, rows in by_language.items())))
 
     @classmethod
     def from_texts(
@@ -167,7 +202,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
 
     @classmethod
     def _vocabulary_of(cls, phones: Iterable[str]) -> dict[str, int]:
-        symbols = _symbols_of(phones)
+        symbols = symbols_of(phones)
         first = ["<pad>", "<unk>", "<audio_bos>", "<audio_patch>", WORD_BOUNDARY, *PUNCTUATION_MARKS]
         tokens = first + sorted(symbols.difference(first))
         return {token: index for index, token in enumerate(tokens)}
@@ -200,7 +235,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
             ImportError: If `phonemizer` is not installed.
         """
         code = resolve_language(language)
-        symbols = _symbols_of(_phones_of(texts, code))
+        symbols = symbols_of(phones_of(texts, code))
         control_tokens = {self.pad_token, self.unk_token, self.audio_bos_token, self.audio_patch_token}
         known = {char for token in self.encoder.keys() - control_tokens for char in token}
         new = sorted(
@@ -266,7 +301,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
         """
         check_text(text)
         language = self.language if language is None else self._check_language(language)
-        if not (self.do_phonemize if phonemize is None else phonemize):
+        if not (self.do_phonemize if phonemize is None else _checked_flag("phonemize", phonemize)):
             # The vocabulary is composed, so that "ç" is found however it was typed.
             return unicodedata.normalize("NFC", text), kwargs
 
@@ -374,22 +409,10 @@ class DiTARTokenizer(PreTrainedTokenizer):
         return (path,)
 
 
-def _phones_of(texts: Iterable[str], language: str) -> set[str]:
-    """The phones of texts of one language, without spaces and punctuation marks."""
-    if isinstance(texts, str):
-        raise ValueError("`texts` must be an iterable of texts, got one string. Pass `[text]`.")
-    code = resolve_language(language)
-    return {phone for text in texts for phone in text_to_phones(text, code)}.difference(
-        PUNCTUATION_MARKS, WORD_BOUNDARY
-    )
-
-
-def _symbols_of(phones: Iterable[str]) -> set[str]:
-    """Phones in composed form, and each character of them."""
-    phones = {unicodedata.normalize("NFC", phone) for phone in phones}
-    if not phones:
-        raise ValueError("`texts` hold no speech: no phones were found to build a vocabulary from.")
-    return phones | {char for phone in phones for char in phone}
+def _checked_flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"`{name}` must be True or False, got {value!r}.")
+    return value
 
 
 __all__ = ["PUNCTUATION_MARKS", "WORD_BOUNDARY", "DiTARTokenizer", "normalize_text", "resolve_language"]

@@ -7,6 +7,9 @@ from typing import Any
 
 import torch
 from transformers import TextToAudioPipeline
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
 
 # What says whose voice speaks: an item that names one of them is not mixed with what the call says of the others.
 PROMPT_ARGUMENTS = ("voice", "prompt_audio", "prompt_text", "sampling_rate", "prompt_language")
@@ -47,8 +50,8 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
 
         Returns:
             `dict` with `audio` (`np.ndarray` of shape `(num_samples,)`, float32) and `sampling_rate` (`int`, hertz).
-            For a list or tuple a list of them; for a generator, a dataset or a column of one an iterator, which
-            speaks when it is asked for the next.
+            For a list or tuple a list of them, of an empty one an empty list; for a generator, a dataset or a column
+            of one an iterator, which speaks when it is asked for the next.
 
         Raises:
             ValueError: If an item has an unknown key or no text, `seed` is no whole number from 0, or the processor or
@@ -74,6 +77,19 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         inputs = {name: arguments.pop(name) for name in INPUT_ARGUMENTS if arguments.get(name) is not None}
         settings = {name: value for name, value in arguments.items() if name not in INPUT_ARGUMENTS}
+        named = {
+            "preprocess_params": preprocess_params,
+            "forward_params": forward_params,
+            "generate_kwargs": generate_kwargs,
+        }
+        for name, value in named.items():
+            if value is not None and not isinstance(value, Mapping):
+                raise ValueError(f"`{name}` must be a dictionary, got {value!r}. Pass what is in it by name.")
+        if unknown := sorted(set(preprocess_params or {}) - set(INPUT_ARGUMENTS)):
+            raise ValueError(
+                f"`preprocess_params` has the key {unknown[0]!r}, which says nothing to the pipeline. It takes "
+                f"{', '.join(f'`{name}`' for name in INPUT_ARGUMENTS)}."
+            )
         inputs = {**(preprocess_params or {}), **inputs}
         if inputs.keys() & set(PROMPT_ARGUMENTS):  # a voice of the call replaces that of the constructor as a whole
             inputs = dict.fromkeys(PROMPT_ARGUMENTS) | inputs
@@ -95,7 +111,7 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
 
         Returns:
             `dict[str, Any]`: What the processor gives, always with a prompt, which may be masked, for only items of
-            the same keys make a batch; and `seed`.
+            the same keys make a batch; `seed`, and whether the voice is made up, as `is_random`.
 
         Raises:
             ValueError: See [`~DiTARTextToSpeechPipeline.__call__`].
@@ -122,7 +138,7 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         if "prompt_values" not in data:
             no_prompt = torch.zeros(1, self.processor.feature_extractor.patch_length)
             data |= {"prompt_values": no_prompt, "prompt_mask": no_prompt.long()}
-        return {**data, "seed": seed}
+        return {**data, "seed": seed, "is_random": inputs.get("voice") == "random"}
 
     def _item(self, item: Mapping, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Text of an item, and its arguments over those of the call."""
@@ -140,8 +156,12 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         return item["text"], {**inputs, **own}
 
     def _forward(self, model_inputs: dict[str, Any], **kwargs: Any) -> Any:
-        seeds = model_inputs.pop("seed")
-        seeds = seeds if isinstance(seeds, list) else [seeds]
+        seeds, are_random = _as_list(model_inputs.pop("seed")), _as_list(model_inputs.pop("is_random"))
+        temperature = kwargs["generate_kwargs"].get("temperature", self.model.generation_config.temperature)
+        if any(are_random) and temperature == 0:
+            logger.warning_once(
+                "`voice='random'` at temperature 0 is always the same voice for a text. Pass a `temperature` above 0."
+            )
         if not model_inputs["prompt_mask"].any():
             del model_inputs["prompt_values"], model_inputs["prompt_mask"]
         if any(seed is not None for seed in seeds):
@@ -168,6 +188,10 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)
+
+
+def _as_list(value: Any) -> list:
+    return value if isinstance(value, list) else [value]
 
 
 def _generator(seed: int) -> torch.Generator:
