@@ -352,3 +352,12 @@ def test_a_folder_without_its_vocabulary_is_refused(english, tmp_path):
     (tmp_path / "vocab.json").unlink()
     with pytest.raises(ValueError, match="vocab.json"):
         DiTARTokenizer.from_pretrained(tmp_path)
+
+
+def test_control_tokens_of_other_names_are_added(tmp_path):
+    tokenizer = DiTARTokenizer.from_texts(["The fox."], pad_token="[PAD]", audio_bos_token="<start>")
+    tokenizer.save_pretrained(tmp_path)
+    loaded = DiTARTokenizer.from_pretrained(tmp_path)
+    for one in (tokenizer, loaded):
+        assert one.convert_ids_to_tokens([one.pad_token_id, one.audio_bos_token_id]) == ["[PAD]", "<start>"]
+    assert loaded("The fox.")["input_ids"] == tokenizer("The fox.")["input_ids"]

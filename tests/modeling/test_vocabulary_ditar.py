@@ -36,7 +36,8 @@ def test_symbols_are_phones_and_their_characters_composed():
     [
         ("{", "is no JSON file"),
         ("[1]", "holds a list"),
-        ("{}", "lacks the control token '<bos>'"),
+        ("{}", "holds no phone"),
+        (json.dumps(vocabulary_of()), "holds no phone"),
         (json.dumps({**vocabulary_of("a"), "b": 4}), "gives one id to several tokens"),
         (json.dumps({**vocabulary_of("a"), "b": "5"}), "gives the id '5'"),
         (json.dumps({**vocabulary_of("a"), "b": -1}), "gives the id -1"),

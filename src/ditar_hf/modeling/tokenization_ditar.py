@@ -53,7 +53,7 @@ class DiTARTokenizer(PreTrainedTokenizer):
         **kwargs: Passed to [`PreTrainedTokenizer`].
 
     Raises:
-        ValueError: If the vocabulary is none or lacks a control token, a control token is no token, or `languages` or
+        ValueError: If the vocabulary is none or holds no phone, a control token is no token, or `languages` or
             `language` names none.
     """
 

@@ -79,13 +79,13 @@ def read_vocabulary(vocab_file: str | os.PathLike, control_tokens: set[str]) -> 
 
     Args:
         vocab_file (`str` or `os.PathLike`): A JSON file of tokens with their ids.
-        control_tokens (`set[str]`): Which it must hold.
+        control_tokens (`set[str]`): Which are no phones; those that it does not hold the tokenizer adds.
 
     Returns:
         `dict[str, int]`: Token to id.
 
     Raises:
-        ValueError: If it is no such file, an id is impossible or there twice, or a control token is missing.
+        ValueError: If it is no such file, an id is impossible or there twice, or there is no phone.
     """
     with open(vocab_file, encoding="utf-8") as handle:
         try:
@@ -99,8 +99,8 @@ def read_vocabulary(vocab_file: str | os.PathLike, control_tokens: set[str]) -> 
         problem = f"gives the id {odd[0]!r}, which is no whole number from 0"
     elif len(set(vocabulary.values())) < len(vocabulary):
         problem = "gives one id to several tokens"
-    elif missing := sorted(control_tokens - vocabulary.keys()):
-        problem = f"lacks the control token {missing[0]!r}"
+    elif control_tokens.issuperset(vocabulary):
+        problem = "holds no phone"
     if problem:
         raise ValueError(f"`vocab_file` {str(vocab_file)!r} {problem}. Fetch it again, or build one by `from_texts`.")
     return vocabulary
