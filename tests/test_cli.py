@@ -416,8 +416,8 @@ def without_locdit(path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: (path / "config.json").unlink(), "model_type"),
-        (lambda path: (path / "config.json").write_text("{"), "not a valid JSON file"),
+        (lambda path: (path / "config.json").unlink(), "has no config.json"),
+        (lambda path: (path / "config.json").write_text("{"), "JSON file"),
         (lambda path: (path / "config.json").write_text("[]"), ""),
         (changed("config.json", model_type="bert"), "it is of the type `bert`, not `ditar`"),
         (changed("config.json", latent_dim="eight"), "latent_dim.*expected int, got str"),

@@ -262,7 +262,7 @@ def test_the_microphone_records_a_voice(page):
         (np.zeros(RATE), "Good.", "is silent"),
         (np.full(100, 0.5), "Good.", "lasts 0.00 seconds"),
         (np.random.default_rng(0).normal(0, 0.1, RATE), "", "The recording needs its transcript"),
-        (b"Dear Sir", "Good.", "'prompt.wav' cannot be read as audio"),
+        (b"Dear Sir", "Good.", "cannot be read as audio: Format not recognised"),
     ],
     ids=["silent", "short", "no-transcript", "no-audio"],
 )

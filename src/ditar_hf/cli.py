@@ -173,7 +173,7 @@ def speak(
         inputs = processor(text, **preprocess_params)
         speaker = load_model(name).to(target_device)
         settings = given(temperature=temperature, guidance_scale=guidance_scale, num_inference_steps=steps)
-        is_drawn = _draws_noise(speaker, settings)
+        is_drawn = speaker.draws_noise(**settings)
 
     if not is_drawn and (seed is not None or voice == "random"):
         note("at this temperature nothing is drawn: every seed, and `--voice random`, gives one and the same speech")
@@ -301,13 +301,6 @@ def _synthesize(
     if waveform.size == 0 or not np.isfinite(waveform).all():
         raise RuntimeError(f"the model made {waveform.size} samples, not all of them finite")
     return waveform, output["sampling_rate"]
-
-
-def _draws_noise(speaker: "DiTARForTextToSpeech", settings: dict[str, Any]) -> bool:
-    """Whether a seed has an effect: a temperature near 0 may fall on the end of the grid of steps, as 0 does."""
-    config, scheduler = speaker.generation_config.merged(settings), speaker._build_scheduler(None)
-    scheduler.set_timesteps(config.num_inference_steps, temperature=config.temperature)
-    return scheduler.starts_from_noise or scheduler.renoise_index is not None
 
 
 def _most_patches(speaker: "DiTARForTextToSpeech", inputs: dict[str, "torch.Tensor"], settings: dict[str, Any]) -> int:

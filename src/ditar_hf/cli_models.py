@@ -29,10 +29,12 @@ def load_processor(name: str) -> "DiTARProcessor":
     from transformers import AutoConfig
 
     from ditar_hf import DiTARProcessor
-    from ditar_hf.modeling.saved_folders_ditar import refuse_missing_folder
+    from ditar_hf.modeling.saved_folders_ditar import refuse_broken_json, refuse_folder_without, refuse_missing_folder
 
     refuse_missing_folder(name)
     with _naming_the_model(name):
+        refuse_folder_without(["config.json", "adapter_config.json"], name)
+        refuse_broken_json(["config.json"], name)
         # Only the config says whose folder it is.
         model_type = AutoConfig.from_pretrained(name, trust_remote_code=False).model_type
         if model_type != "ditar":

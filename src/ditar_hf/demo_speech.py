@@ -3,11 +3,11 @@
 import secrets
 import time
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 
 from ditar_hf import DiTARForTextToSpeech, DiTARProcessor
@@ -27,6 +27,7 @@ class DemoSpeech:
         seed (`int`): That was given or drawn.
         made_in_seconds (`float`): How long it took.
         reached_limit (`bool`): Whether speech ran into its limit instead of stopping.
+        is_drawn (`bool`, *optional*, defaults to `True`): Whether another seed gives other speech.
     """
 
     waveform: np.ndarray
@@ -34,14 +35,17 @@ class DemoSpeech:
     seed: int
     made_in_seconds: float
     reached_limit: bool
+    is_drawn: bool = True
 
     @property
     def summary(self) -> str:
         """`str`: A line for whoever listens."""
         seconds = len(self.waveform) / self.sampling_rate
-        line = f"{seconds:.1f} s of speech, made in {self.made_in_seconds:.1f} s, seed {self.seed}"
+        drawn = f"seed {self.seed}" if self.is_drawn else "the same for every seed at this temperature"
+        line = f"{seconds:.1f} s of speech, made in {self.made_in_seconds:.1f} s, {drawn}"
         if self.reached_limit:
-            line += ". It ran into the limit of its length and may be wrong: try another seed, or a shorter text"
+            remedy = "another seed" if self.is_drawn else "a higher temperature"
+            line += f". It ran into the limit of its length and may be wrong: try {remedy}, or a shorter text"
         return line
 
 
@@ -95,10 +99,10 @@ class DemoSpeaker:
         if voice is None:
             raise ValueError("There is no voice. Choose one.")
         # the page counts in floats
-        is_whole = isinstance(seed, int) or (isinstance(seed, float) and seed.is_integer())
-        if seed is not None and (not is_whole or not 0 <= seed < 2**63):
+        is_whole = isinstance(seed, Integral) or (isinstance(seed, float) and seed.is_integer())
+        if seed is not None and (not is_whole or isinstance(seed, bool) or not 0 <= seed < 2**63):
             raise ValueError(
-                f"The seed must be a whole number below 2⁶³ and not below 0, got {seed}. Leave it empty to draw one."
+                f"The seed must be a whole number below 2⁶³ and not below 0, got {seed!r}. Leave it empty to draw one."
             )
         prompt = self._prompt(recording, transcript, has_consent) if voice == RECORDING else {"voice": voice}
         inputs = self.processor(text.strip(), language=language, **prompt).to(self.model.device)
@@ -108,7 +112,14 @@ class DemoSpeaker:
         output = self.model.generate(**inputs, generator=torch.Generator().manual_seed(seed), **settings)
         waveform = output.audio[0].float().cpu().numpy()
         seconds = time.perf_counter() - start
-        return DemoSpeech(waveform, self.model.config.sampling_rate, seed, seconds, bool(output.reached_limit[0]))
+        return DemoSpeech(
+            waveform,
+            self.model.config.sampling_rate,
+            seed,
+            seconds,
+            bool(output.reached_limit[0]),
+            self.model.draws_noise(**settings),
+        )
 
     def _prompt(self, recording: str | Path | None, transcript: str | None, has_consent: bool) -> dict[str, Any]:
         """What the processor takes for a recorded voice."""
@@ -116,17 +127,14 @@ class DemoSpeaker:
             raise ValueError("There is no recording of the voice. Record one, choose a file, or take another voice.")
         if not transcript or not transcript.strip():
             raise ValueError("The recording needs its transcript. Write what is said in it, word for word.")
-        if not has_consent:
+        if has_consent is not True:
             raise ValueError(
                 "A recorded voice is imitated only with the consent of the person. Tick the box if you have it."
             )
         if not isinstance(recording, (str, Path)):
             raise ValueError(f"The recording is a {type(recording).__name__}. Pass the path of a file.")
-        try:
-            samples, rate = soundfile.read(recording, dtype="float32", always_2d=True)  # (num_samples, num_channels)
-        except soundfile.LibsndfileError as error:
-            raise ValueError(
-                f"{Path(recording).name!r} cannot be read as audio: {error.error_string} Take a WAV, FLAC, MP3 or OGG"
-                " file."
-            ) from error
-        return {"prompt_audio": samples.mean(axis=1), "sampling_rate": rate, "prompt_text": transcript.strip()}
+        path = Path(recording)
+        if not path.is_file():
+            raise ValueError(f"There is no file {path.name!r}. Record the voice, or choose another file.")
+        # not its path, which would say nothing in a message to whom uses the page
+        return {"prompt_audio": path.read_bytes(), "prompt_text": transcript.strip()}

@@ -25,6 +25,7 @@ from .modeling.downloads_ditar import refuse_spoilt_weights
 from .modeling.modeling_ditar import DiTARForTextToSpeech
 from .modeling.modeling_ditar_vae import DiTARVAE
 from .modeling.processing_ditar import DiTARProcessor
+from .modeling.saved_folders_ditar import refuse_broken_json
 
 PACKAGE = Path(__file__).resolve().parent
 MODELS = {"ditar": DiTARForTextToSpeech, "ditar_vae": DiTARVAE}
@@ -188,7 +189,13 @@ def _find_model(model: str | os.PathLike, revision: str | None) -> Path:
         raise ValueError(f"`model` is {str(model)!r}, but there is no such folder, and no Hub id is written so.")
     # no code: it is ours that is written
     unused = ["*.py", "*.bin", "*.pt", "*.pth"]
-    folder = Path(snapshot_download(str(model), revision=revision, ignore_patterns=unused))
+    try:
+        folder = Path(snapshot_download(str(model), revision=revision, ignore_patterns=unused))
+    except OSError as error:
+        raise OSError(
+            f"there is no folder {str(model)!r}, and no model of that name could be had from the Hub or its cache: "
+            f"{error}"
+        ) from error
     refuse_spoilt_weights(folder, str(model))
     return folder
 
@@ -197,6 +204,7 @@ def _read_type(source: Path) -> str:
     """`model_type`, of a folder that holds what can be exported."""
     if (source / "adapter_config.json").is_file():
         raise ValueError(f"`model` {str(source)!r} holds an adapter. Merge it into its model first, and export that.")
+    refuse_broken_json(("config.json", "processor_config.json", SAFE_WEIGHTS_INDEX_NAME), source)
     if not (source / "config.json").is_file():
         raise ValueError(f"`model` {str(source)!r} has no config.json. Name the folder of a saved model.")
     model_type = _read_json(source / "config.json").get("model_type")

@@ -129,7 +129,7 @@ class TestLanguageModel:
             ({"model_type": "bert"}, "type 'bert', but its attention sees what follows: take .* 'llama'"),
             ({"model_type": "arcee", "is_causal": False}, "its attention sees what follows"),
             ({"model_type": "gemma2", "use_bidirectional_attention": True}, "its attention sees what follows"),
-            ({"model_type": "mamba"}, "its `forward` does not take `position_ids`, `past_key_values`"),
+            ({"model_type": "mamba"}, "its `forward` does not take `position_ids`"),
             ({"model_type": "bloom"}, "its `forward` does not take `position_ids`"),
             ({"model_type": "bart"}, "its `forward` does not take"),
             ({"model_type": "t5"}, "transformers has no causal language model of this type"),

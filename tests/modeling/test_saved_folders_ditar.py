@@ -40,7 +40,7 @@ def test_a_file_that_is_no_text_is_named(folder):
 def test_a_tokenizer_of_speech_too(make_model, tmp_path):
     make_model().vae.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(ValueError, match="config.json' holds a list"):
+    with pytest.raises(ValueError, match="config.json' holds \\[]"):
         DiTARVAE.from_pretrained(tmp_path)
 
 
@@ -52,7 +52,7 @@ def test_a_folder_in_a_folder_is_read_as_any(folder):
     assert config.to_diff_dict() == DiTARConfig.from_pretrained(folder).to_diff_dict()
     (folder / "config.json").write_text("[]")
     for loader in (DiTARConfig, DiTARForTextToSpeech):
-        with pytest.raises(ValueError, match="tiny/config.json' holds a list"):
+        with pytest.raises(ValueError, match="tiny/config.json' holds \\[]"):
             loader.from_pretrained(folder.parent, subfolder="tiny")
 
 
@@ -64,10 +64,8 @@ def test_a_folder_without_a_configuration_is_not_that_of_the_defaults(folder):
 
 
 def test_what_is_not_there_or_no_folder_is_left_to_the_library(folder):
-    refuse_broken_json(folder, ("nothing.json",))
-    refuse_broken_json("org/name", ("config.json",))
-    refuse_broken_json(None, ("config.json",))
-    refuse_missing_folder(None)
+    refuse_broken_json(["nothing.json"], folder)
+    refuse_broken_json(["config.json"], "org/name")
     refuse_missing_folder("org/name")
     refuse_missing_folder(folder)
 
@@ -78,5 +76,5 @@ def test_a_folder_that_is_not_there_is_named(folder, loader):
     for name in (folder, str(folder), "./nowhere"):
         with pytest.raises(ValueError, match="there is no folder"):
             loader.from_pretrained(name)
-    with pytest.raises(ValueError, match="path or the name of a repository, got 5"):
+    with pytest.raises(ValueError, match="a folder or the name of a repository, got 5"):
         loader.from_pretrained(5)

@@ -674,7 +674,7 @@ def test_wrong_configuration_raises(config, message):
 
 @pytest.mark.parametrize("steps", [0, -1, 2.0, 2.5, True, None, "10"])
 def test_wrong_number_of_steps_raises(steps):
-    with pytest.raises(ValueError, match=f"`num_inference_steps` is {steps!r}; pass a whole number from 1 to 1000"):
+    with pytest.raises(ValueError, match=f"`num_inference_steps` is {steps!r}; pass a whole number of 1 or more"):
         DiTARScheduler().set_timesteps(steps)
 
 

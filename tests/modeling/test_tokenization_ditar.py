@@ -361,3 +361,19 @@ def test_control_tokens_of_other_names_are_added(tmp_path):
     for one in (tokenizer, loaded):
         assert one.convert_ids_to_tokens([one.pad_token_id, one.audio_bos_token_id]) == ["[PAD]", "<start>"]
     assert loaded("The fox.")["input_ids"] == tokenizer("The fox.")["input_ids"]
+
+
+def test_ids_that_are_left_out_stay_so(tmp_path):
+    DiTARTokenizer.from_texts(["The fox."]).save_pretrained(tmp_path)
+    vocabulary = json.loads((tmp_path / "vocab.json").read_text())
+    (tmp_path / "vocab.json").write_text(json.dumps({**vocabulary, "zz": len(vocabulary) + 1}))
+    tokenizer = DiTARTokenizer.from_pretrained(tmp_path)
+    assert min(tokenizer.add_language(["Schöne Grüße!"], "de")) == len(vocabulary) + 2
+    tokenizer.save_pretrained(tmp_path)
+    assert DiTARTokenizer.from_pretrained(tmp_path).get_vocab() == tokenizer.get_vocab()
+
+
+def test_a_vocabulary_alone_is_loaded(tmp_path):
+    tokenizer = DiTARTokenizer.from_texts(["The fox."])
+    (file,) = tokenizer.save_vocabulary(tmp_path)
+    assert DiTARTokenizer.from_pretrained(file).get_vocab() == tokenizer.get_vocab()

@@ -1,6 +1,7 @@
 """Laws of `DiTARTextToSpeechPipeline`: plain arguments are what the library's pipeline takes in dictionaries."""
 
 import io
+import shutil
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from transformers import TextToAudioPipeline, pipeline
 from transformers.pipelines.pt_utils import KeyDataset
 from transformers.utils import logging
 
-from ditar_hf import DiTARProcessor, DiTARTokenizer
+from ditar_hf import DiTARGenerationConfig, DiTARProcessor, DiTARTokenizer
 from ditar_hf.pipelines.pipeline_ditar import DiTARTextToSpeechPipeline
 
 TEXTS = ["The quick brown fox.", "Hello!", "Who jumps over the lazy dog, please?"]
@@ -110,11 +111,14 @@ def test_a_random_voice_is_another_for_each_seed_where_noise_is_drawn(speak):
 
 def test_a_random_voice_that_is_always_the_same_is_noted(speak, caplog):
     logging.get_logger().warning_once.cache_clear()
-    speak("Hello!", voice="random", **{**FIXED, "temperature": 1.0})
+    fixed, warm = {key: value for key, value in FIXED.items() if key != "temperature"}, {"temperature": 1.0}
+    speak("Hello!", voice="random", **fixed, **warm)
+    speak("Hello!", voice="random", **fixed, forward_params=warm)
+    speak("Hello!", voice="random", generation_config=DiTARGenerationConfig(**fixed, **warm))
     speak([{"text": "Hello!", "voice": "ada"}], **FIXED)
-    assert "random" not in caplog.text
+    assert "nothing is drawn" not in caplog.text
     speak([{"text": "Hello!", "voice": "ada"}, {"text": "Hello!", "voice": "random"}], batch_size=2, **FIXED)
-    assert "`voice='random'` at temperature 0 is always the same voice" in caplog.text
+    assert "At this temperature nothing is drawn" in caplog.text
 
 
 def test_a_voice_of_the_call_replaces_that_of_the_constructor(folder, speak):
@@ -256,9 +260,17 @@ def test_bad_items(speak, item, message):
         speak(item, **FIXED)
 
 
+def test_a_processor_that_could_not_be_loaded_is_not_called_missing(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "model")
+    (tmp_path / "model" / "voices" / "ada.wav").write_bytes(b"")
+    speak = pipeline("text-to-speech", model=str(tmp_path / "model"), pipeline_class=DiTARTextToSpeechPipeline)
+    with pytest.raises(ValueError, match="no processor came with the model .*: the voice 'ada' of .* cannot be used"):
+        speak("Hello!")
+
+
 def test_without_a_processor_it_says_what_to_pass(folder, speak):
     bare = DiTARTextToSpeechPipeline(model=speak.model, tokenizer=speak.tokenizer)
-    with pytest.raises(ValueError, match="there is no processor beside the model.*processor="):
+    with pytest.raises(ValueError, match="no processor came with the model.*processor="):
         bare("Hello!")
 
 
@@ -267,6 +279,10 @@ def test_without_a_processor_it_says_what_to_pass(folder, speak):
     [
         ({"seed": "one"}, "`seed` must be a whole number"),
         ({"seed": 1, "generator": torch.Generator()}, "`seed` and `generator` are both given"),
+        ({"generation_config": {"temperature": 0.5}}, "`generation_config` is of type dict"),
+        ({"forward_params": {"generation_config": 5}}, "`generation_config` is of type int"),
+        ({"generate_kwargs": 5}, "`generate_kwargs` must be a dictionary"),
+        ({"preprocess_params": {5: 1, "x": 2}}, "`preprocess_params` has the key '5'"),
         ({"voice": ["ada", "bob"]}, "`voice` is a list, but holds for all texts"),
         ({"voice": "eve"}, "`voice` is 'eve'"),
         ({"voice": "ada", **PROMPT}, "Pass one of them"),

@@ -258,7 +258,7 @@ def test_prompts_and_languages_that_will_not_do(speak, arguments, message):
         ("temperature", 1.01, "`temperature` must be a finite number in .0, 1."),
         ("temperature", -0.5, "`temperature` must be"),
         ("temperature", float("nan"), "`temperature` must be.*got nan"),
-        ("num_inference_steps", 0, "`num_inference_steps` must be a whole number of at least 1"),
+        ("num_inference_steps", 0, "`num_inference_steps` must be a whole number from 1 to 1000"),
         ("guidance_scale", 0.9, "`guidance_scale` must be a finite number in .1, inf."),
         ("max_new_tokens", 0, "`max_new_tokens` must be"),
         ("num_beams", 4, "`num_beams` is not an argument"),

@@ -44,10 +44,10 @@ def read_audio(source: str | os.PathLike | bytes, name: str = "source") -> tuple
         samples, sampling_rate = soundfile.read(
             io.BytesIO(source) if isinstance(source, bytes) else source, dtype="float32", always_2d=True
         )  # (num_samples, num_channels)
-    except soundfile.LibsndfileError as error:
+    except (soundfile.LibsndfileError, TypeError) as error:  # the latter of a file without a header
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
         raise ValueError(
-            f"`{name}` is {shown}, which cannot be read as audio: {error.error_string} Pass a WAV, FLAC, OGG or MP3"
-            " file."
+            f"`{name}` is {shown}, which cannot be read as audio: {reason}. Pass a WAV, FLAC, OGG or MP3 file."
         ) from error
     if not len(samples):
         raise ValueError(f"`{name}` is {shown}, which holds no samples. Pass a recording of some seconds.")

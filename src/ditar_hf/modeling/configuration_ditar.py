@@ -9,7 +9,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_MAPPING, AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
-from .configuration_ditar_vae import DiTARVAEConfig, StrictConfig, strict_config
+from .configuration_ditar_vae import DiTARVAEConfig, StrictConfig, check_dtype, strict_config
 from .scheduling_ditar import DiTARScheduler
 
 # Table 8 of the paper as (layers, hidden size, heads, FFN size), and the shipped size below it
@@ -48,8 +48,8 @@ LM_DEFAULTS = {
     "bos_token_id": None,
     "eos_token_id": None,
 }
-# What the model passes to its language model
-LM_ARGUMENTS = ("inputs_embeds", "attention_mask", "position_ids", "past_key_values", "use_cache")
+# What the model passes to its language model, besides a cache
+LM_ARGUMENTS = ("inputs_embeds", "attention_mask", "position_ids", "use_cache")
 
 
 def refuse_misspelt_keys(lm_config: dict[str, Any]):
@@ -76,6 +76,20 @@ def refuse_misspelt_keys(lm_config: dict[str, Any]):
             raise ValueError(f"`lm_config.{key}` is not a field of {config_class.__name__}: did you mean `{near[0]}`?")
 
 
+def cache_name_of(model_class: type) -> str | None:
+    """
+    What a language model calls its cache, as an argument and in its output.
+
+    Args:
+        model_class (`type`): Of transformers.
+
+    Returns:
+        `str`: `"cache"` from transformers 5.24 on, `"past_key_values"` before; `None` if it takes none.
+    """
+    taken = inspect.signature(model_class.forward).parameters
+    return next((name for name in ("cache", "past_key_values") if name in taken), None)
+
+
 def check_language_model(lm_config: PreTrainedConfig):
     """
     Raises unless this language model reads from left to right, and goes on from a cache, embeddings and positions.
@@ -98,6 +112,8 @@ def check_language_model(lm_config: PreTrainedConfig):
         problem = "only its text part is a language model"
     elif missing := [name for name in LM_ARGUMENTS if name not in taken]:
         problem = f"its `forward` does not take {', '.join(f'`{name}`' for name in missing)}"
+    elif cache_name_of(model_class) is None:
+        problem = "its `forward` does not take a cache"
     elif (
         getattr(lm_config, "is_causal", True) is False
         or getattr(lm_config, "use_bidirectional_attention", None) in (True, "all")
@@ -207,7 +223,7 @@ class DiTARConfig(StrictConfig):
     """
 
     model_type = "ditar"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
     sub_configs_defaults = {
         "lm_config": SubConfigSpec(AutoConfig, model_type="arcee", init_kwargs=LM_DEFAULTS),
         "encoder_config": DiTARTransformerConfig,
@@ -247,6 +263,7 @@ class DiTARConfig(StrictConfig):
         self.scheduler_config = {key: value for key, value in scheduler_config.items() if not key.startswith("_")}
         if isinstance(self.lm_config, dict):
             refuse_misspelt_keys(self.lm_config)
+            check_dtype("lm_config.dtype", self.lm_config.get("dtype"))
             if "model_type" not in self.lm_config:
                 self.lm_config = {"model_type": "arcee", **LM_DEFAULTS, **self.lm_config}
         try:

@@ -12,8 +12,9 @@ from huggingface_hub.dataclasses import strict
 from huggingface_hub.errors import StrictDataclassClassValidationError, StrictDataclassFieldValidationError
 from transformers import PreTrainedConfig
 
-from .saved_folders_ditar import refuse_broken_json
+from .saved_folders_ditar import refuse_broken_json, refuse_folder_without, refuse_other_names
 
+DTYPES = ("float32", "bfloat16", "float16")
 # What the library itself (its loaders, its `Trainer`) may write into any configuration besides the fields.
 LIBRARY_KEYS = {
     "attn_implementation",
@@ -31,6 +32,22 @@ LIBRARY_KEYS = {
     "torch_dtype",
     "use_cache",
 }
+
+
+def check_dtype(name: str, dtype: str | torch.dtype | None):
+    """
+    Refuses precisions that DiTAR does not run in.
+
+    Args:
+        name (`str`): What messages call it.
+        dtype (`str` or `torch.dtype`, *optional*): Of a file or an argument.
+
+    Raises:
+        ValueError: If it is not fp32, bf16 or fp16.
+    """
+    known = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else dtype
+    if dtype is not None and known not in DTYPES:
+        raise ValueError(f"`{name}` is {dtype!r}, but the model runs in {', '.join(DTYPES)}: name one of these.")
 
 
 def refuse_unknown_keys(config: PreTrainedConfig, kwargs: dict[str, Any]):
@@ -97,10 +114,7 @@ class StrictConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         refuse_unknown_keys(self, kwargs)
-        dtype = kwargs.get("torch_dtype") if self.dtype is None else self.dtype
-        known = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
-        if dtype is not None and not (isinstance(known, torch.dtype) and known.is_floating_point):
-            raise ValueError(f"`dtype` of {type(self).__name__} is {dtype!r}: name one of torch, such as 'float32'.")
+        check_dtype("dtype", kwargs.get("torch_dtype") if self.dtype is None else self.dtype)
         super().__post_init__(**kwargs)
 
     def to_dict(self) -> dict[str, Any]:
@@ -128,14 +142,14 @@ class StrictConfig(PreTrainedConfig):
             `tuple[dict, dict]`: What the file says, and what is left of `kwargs`.
 
         Raises:
-            ValueError: If the config.json of a folder is missing or no JSON object.
+            ValueError: If there is no name, or the config.json of a folder is missing or no JSON object.
             OSError: If there is no such folder, or no such file on the Hub or in the cache.
         """
-        folder = os.path.join(pretrained_model_name_or_path, kwargs.get("subfolder") or "")
-        # of which the library would make the defaults
-        if os.path.isdir(folder) and not os.path.isfile(os.path.join(folder, "config.json")):
-            raise ValueError(f"the folder {folder!r} has no config.json: it is not that of a saved model.")
-        refuse_broken_json(pretrained_model_name_or_path, ("config.json",), kwargs.get("subfolder"))
+        refuse_other_names(pretrained_model_name_or_path)
+        name = kwargs.get("_configuration_file") or "config.json"
+        if not kwargs.get("gguf_file"):
+            refuse_folder_without([name], pretrained_model_name_or_path, kwargs.get("subfolder"))
+        refuse_broken_json([name], pretrained_model_name_or_path, kwargs.get("subfolder"))
         return super().get_config_dict(pretrained_model_name_or_path, **kwargs)
 
     @classmethod

@@ -18,6 +18,8 @@ DEFAULTS = {
     "spare_patches": 10,
     "compile_patch_step": False,
 }
+# Errors of the solver are far below what is heard then; a slip of the keyboard would fill the memory with its grid.
+MOST_STEPS = 1000
 # What the library and its pipelines may set besides; all else would be ignored, so it is refused.
 SHARED_ARGUMENTS = {"cache_implementation", "pad_token_id", "return_dict_in_generate", "use_cache"}
 # What the library notes in any generation config without being asked, and nobody reads here
@@ -33,7 +35,7 @@ class DiTARGenerationConfig(GenerationConfig):
             The paper's τ in [0, 1] (section 3.4): 0 is deterministic, 1 solves the plain ODE from noise.
         guidance_scale (`float`, *optional*, defaults to 2.0):
             Strength of LM guidance, 1 + w of Eq. 2: 1 is none, and then LocDiT runs on half as many rows.
-        num_inference_steps (`int`, *optional*, defaults to 10): Solver steps a patch (NFE).
+        num_inference_steps (`int`, *optional*, defaults to 10): Solver steps a patch (NFE), at most 1000.
         max_new_tokens (`int`, *optional*, defaults to 600): Most patches of a row; 10 are a second.
         min_new_tokens (`int`, *optional*, defaults to 1): Fewest patches of a row.
         stop_threshold (`float`, *optional*, defaults to 0.5): Probability above which a row stops.
@@ -80,15 +82,16 @@ class DiTARGenerationConfig(GenerationConfig):
             ValueError: With the setting's name, its value and what it may be.
         """
         self._check_names()
-        for name, low in (
-            ("num_inference_steps", 1),
-            ("max_new_tokens", 1),
-            ("min_new_tokens", 1),
-            ("spare_patches", 0),
+        for name, low, high in (
+            ("num_inference_steps", 1, MOST_STEPS),
+            ("max_new_tokens", 1, None),
+            ("min_new_tokens", 1, None),
+            ("spare_patches", 0, None),
         ):
             value = getattr(self, name)
-            if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-                raise ValueError(f"`{name}` must be a whole number of at least {low}, got {value!r}.")
+            if not isinstance(value, Integral) or isinstance(value, bool) or value < low or value > (high or value):
+                bounds = f"of at least {low}" if high is None else f"from {low} to {high}"
+                raise ValueError(f"`{name}` must be a whole number {bounds}, got {value!r}.")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError(
                 f"`min_new_tokens` ({self.min_new_tokens}) must not exceed `max_new_tokens` ({self.max_new_tokens})."
@@ -108,6 +111,8 @@ class DiTARGenerationConfig(GenerationConfig):
             raise ValueError(
                 f"`cache_implementation` must be 'dynamic' or 'static', got {self.cache_implementation!r}."
             )
+        if not isinstance(self.compile_patch_step, bool):
+            raise ValueError(f"`compile_patch_step` must be True or False, got {self.compile_patch_step!r}.")
         if self.compile_patch_step and self.cache_implementation != "static":
             raise ValueError(
                 "`compile_patch_step=True` needs `cache_implementation='static'`, whose shapes do not grow."

@@ -164,6 +164,11 @@ class DiTARGenerationMixin(DiTARPatchLoop):
                 f"`generator` is a list of {len(generator)} for {len(input_ids)} rows: give one for each row."
             )
         prompt = self._prompt_patches(input_ids, prompt_values, prompt_mask, prompt_latents, prompt_latents_mask)
+        if not scheduler.draws_noise and 0 in prompt.counts:
+            logger.warning_once(
+                "At this temperature nothing is drawn: a text without a prompt is always spoken in the same voice, "
+                "whatever the generator. Raise `temperature` for others."
+            )
         fewest, most = self._length_bounds(input_ids, attention_mask, prompt, config)
         self._check_positions(attention_mask, max(most))
         state = self._prefill(input_ids, attention_mask, prompt, scheduler, config, max(most))
@@ -183,15 +188,36 @@ class DiTARGenerationMixin(DiTARPatchLoop):
             reached_limit=torch.tensor([not has_stopped for has_stopped in stopped], device=device),
         )
 
+    def draws_noise(self, generation_config: GenerationConfig | None = None, **kwargs: Any) -> bool:
+        """
+        Whether a generator has an effect on `generate` with these settings.
+
+        At temperature 0 it has none, and neither at one so near to it that it falls on the end of the grid of steps.
+
+        Args:
+            generation_config ([`DiTARGenerationConfig`], *optional*): As for `generate`.
+            **kwargs: As for `generate`, settings alone.
+
+        Returns:
+            `bool`.
+
+        Raises:
+            ValueError: If a setting is unknown or out of range.
+        """
+        config, scheduler = self._merge_generation_config(generation_config, kwargs), self._build_scheduler(None)
+        scheduler.set_timesteps(config.num_inference_steps, temperature=config.temperature)
+        return scheduler.draws_noise
+
     def _merge_generation_config(
         self, generation_config: GenerationConfig | None, overrides: dict[str, Any]
     ) -> DiTARGenerationConfig:
         """The model's settings, under those of a config for this call, under single values for this call."""
         if generation_config is not None:
             if not isinstance(generation_config, GenerationConfig):
+                kind = type(generation_config).__name__
                 raise ValueError(
-                    f"`generation_config` is a {type(generation_config).__name__}: pass a DiTARGenerationConfig, or "
-                    "settings by name, such as `temperature=0.5`."
+                    f"`generation_config` is of type {kind}: pass a DiTARGenerationConfig, or settings by "
+                    "name, such as `temperature=0.5`."
                 )
             changes = _changes(generation_config)
             if isinstance(generation_config, DiTARGenerationConfig):

@@ -24,20 +24,21 @@ def check_types(tensors: dict[str, Any], generator: Any, streamer: Any):
             continue
         if not isinstance(value, torch.Tensor):
             raise ValueError(
-                f"`{name}` is a {type(value).__name__}, not a torch.Tensor: call the processor with "
+                f"`{name}` is of type {type(value).__name__}, not a torch.Tensor: call the processor with "
                 "`return_tensors='pt'`, or make it one."
             )
         if name in ("prompt_values", "prompt_latents") and not value.is_floating_point():
             raise ValueError(f"`{name}` has type {value.dtype}, but holds floats: the processor makes them.")
-    for source in generator if isinstance(generator, list) else [generator]:
-        if source is not None and not isinstance(source, torch.Generator):
+    for source in generator if isinstance(generator, list) else [] if generator is None else [generator]:
+        if not isinstance(source, torch.Generator):
             raise ValueError(
                 f"`generator` is or holds {source!r}: pass `torch.Generator().manual_seed(…)`, or a list with one for "
                 "each row."
             )
     if streamer is not None and not (hasattr(streamer, "put") and hasattr(streamer, "end")):
         raise ValueError(
-            f"`streamer` is a {type(streamer).__name__}: pass an object whose `put` takes latents, and with an `end`."
+            f"`streamer` is of type {type(streamer).__name__}: pass an object whose `put` takes latents, and with an "
+            "`end`."
         )
 
 

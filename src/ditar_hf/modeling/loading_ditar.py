@@ -4,12 +4,12 @@ import os
 from typing import Any
 
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from .downloads_ditar import cached_folder, refuse_spoilt_weights
 from .loading_options_ditar import check_options, settle_placement
-from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder
+from .saved_folders_ditar import refuse_broken_json, refuse_folder_without, refuse_missing_folder, refuse_other_names
 
 
 class CompleteWeightsMixin:
@@ -56,16 +56,14 @@ class CompleteWeightsMixin:
             ImportError: If the package that an option needs is not installed.
             OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
         """
-        name = str(pretrained_model_name_or_path)
-        source = repr(name)
-        refuse_missing_folder(pretrained_model_name_or_path)
-        subfolder = kwargs.get("subfolder") or ""
-        is_local = os.path.isdir(name)
-        described = kwargs.get("config") is not None or not is_local
-        files = ("config.json", "adapter_config.json")
-        if not described and not any(os.path.isfile(os.path.join(name, subfolder, file)) for file in files):
-            raise ValueError(f"the folder {source} has no config.json: it is not that of a saved model.")
-        refuse_broken_json(name, (*files, "generation_config.json", SAFE_WEIGHTS_INDEX_NAME), subfolder)
+        name, config = str(pretrained_model_name_or_path), kwargs.get("config")
+        source, is_local, subfolder = repr(name), os.path.isdir(name), kwargs.get("subfolder") or ""
+        if config is not None and not isinstance(config, PreTrainedConfig):
+            refuse_other_names(config)
+        if pretrained_model_name_or_path is not None or config is None:
+            refuse_missing_folder(pretrained_model_name_or_path)
+        if is_local:
+            _check_files(cls, name, subfolder, is_described=config is not None)
         revision = kwargs.get("_commit_hash") or kwargs.get("revision")
         where = (revision, kwargs.get("cache_dir"), subfolder)
         kwargs = check_options(kwargs, cls)
@@ -80,7 +78,10 @@ class CompleteWeightsMixin:
             )
         except (OSError, SafetensorError) as error:
             if isinstance(error, OSError) and not is_local:
-                raise
+                raise OSError(
+                    f"there is no folder {source}, and no model of that name could be had from the Hub or its cache: "
+                    f"{error}"
+                ) from error
             if not is_local and (folder := cached_folder(name, *where)):
                 refuse_spoilt_weights(folder, name)
             raise ValueError(
@@ -104,6 +105,19 @@ class CompleteWeightsMixin:
             )
         settle_placement(model)
         return (model, info) if output_loading_info else model
+
+
+def _check_files(model_class: type, folder: str, subfolder: str, is_described: bool):
+    """Raises where a file that will be read is missing or no JSON."""
+    names = ["config.json", "adapter_config.json"]
+    if not is_described:
+        refuse_folder_without(names, folder, subfolder)
+    names = names[is_described:]
+    if model_class.can_generate():
+        names.append("generation_config.json")
+    if not os.path.isfile(os.path.join(folder, subfolder, SAFE_WEIGHTS_NAME)):
+        names.append(SAFE_WEIGHTS_INDEX_NAME)
+    refuse_broken_json(names, folder, subfolder)
 
 
 def _some(names: list[str]) -> str:

@@ -4,12 +4,12 @@ import copy
 from collections.abc import Iterable
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
 from transformers.quantizers import AutoQuantizationConfig
 from transformers.utils.quantization_config import QuantizationConfigMixin
 
-DTYPES = ("float32", "bfloat16", "float16")
+from .configuration_ditar_vae import check_dtype
+
 ATTENTIONS = ("sdpa", "eager", "flash_attention_2")
 # kinds of quantisation, and where the configuration of each lists the modules that stay as they are
 SKIP_FIELDS = {"torchao": "modules_to_not_convert", "bitsandbytes": "llm_int8_skip_modules"}
@@ -32,7 +32,8 @@ def check_options(options: dict[str, Any], model_class: type) -> dict[str, Any]:
         ImportError: If the package of a quantisation is not installed.
     """
     options = {"use_safetensors": None, **options}
-    check_dtype(options.get("dtype", options.get("torch_dtype")))
+    if (dtype := options.get("dtype", options.get("torch_dtype"))) != "auto":
+        check_dtype("dtype", dtype)
     check_attention(options.get("attn_implementation"), model_class.config_class.sub_configs)
     if options["use_safetensors"] not in (None, True):
         raise ValueError("`use_safetensors` must be True: weights in a pickle are not read, for it can run code.")
@@ -46,20 +47,6 @@ def check_options(options: dict[str, Any], model_class: type) -> dict[str, Any]:
         kept = model_class._modules_to_not_quantize
         options["quantization_config"] = check_quantization(options["quantization_config"], kept, model_class.__name__)
     return options
-
-
-def check_dtype(dtype: str | torch.dtype | None):
-    """
-    Refuses precisions that DiTAR does not run in.
-
-    Args:
-        dtype (`str` or `torch.dtype`, *optional*): Asked for.
-
-    Raises:
-        ValueError: If it is not fp32, bf16, fp16 or `"auto"`.
-    """
-    if dtype is not None and str(dtype).removeprefix("torch.") not in (*DTYPES, "auto"):
-        raise ValueError(f"`dtype` is {dtype!r}: pass {', '.join(f'torch.{name}' for name in DTYPES)} or 'auto'.")
 
 
 def check_attention(attention: str | dict[str, str] | None, parts: Iterable[str]):
@@ -142,4 +129,4 @@ def settle_placement(model: PreTrainedModel):
     model.hf_device_map = dict(sorted(places.items(), key=lambda item: rank.get(item[1], 0)))
 
 
-__all__ = ["check_attention", "check_dtype", "check_options", "check_quantization", "settle_placement"]
+__all__ = ["check_attention", "check_options", "check_quantization", "settle_placement"]

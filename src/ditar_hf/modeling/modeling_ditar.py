@@ -5,23 +5,22 @@ target patches of the whole batch, R draws for each, H the language model's widt
 """
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import nn
 from transformers import AutoModel, Cache, PreTrainedModel
-from transformers.utils import ModelOutput
 
 from .alignment_ditar import DiTARAlignmentHead
-from .configuration_ditar import DiTARConfig
+from .configuration_ditar import DiTARConfig, cache_name_of
 from .frozen_vae_ditar import FrozenVAEMixin
 from .generation_ditar import DiTARGenerationMixin
 from .loading_ditar import CompleteWeightsMixin
 from .locdit_ditar import LocDiT
 from .loss_ditar import IGNORE_INDEX, diffusion_loss, sample_timesteps, stop_loss
 from .modeling_ditar_vae import DiTARVAE
+from .outputs_ditar import DiTARForTextToSpeechOutput, DiTARModelOutput
 from .patch_encoder_ditar import DiTARPatchEncoder
 from .patches_ditar import check_placeholders, history_of, join_frames, split_into_patches
 from .scheduling_ditar import DiTARScheduler
@@ -29,46 +28,6 @@ from .transformer_ditar import DiTARRotaryEmbedding
 
 # of the times and the noise that a model is evaluated at
 EVALUATION_SEED = 0
-
-
-@dataclass
-class DiTARModelOutput(ModelOutput):
-    """
-    Output of [`DiTARModel`].
-
-    Args:
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): States of the LM.
-        past_key_values (`Cache`, *optional*): Its cache.
-    """
-
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-
-
-@dataclass
-class DiTARForTextToSpeechOutput(ModelOutput):
-    """
-    Output of [`DiTARForTextToSpeech`].
-
-    Args:
-        loss (`torch.Tensor` of shape `()`):
-            Weighted sum of the losses below, or this batch's share of it (`num_items_in_batch`); `None` without
-            latents.
-        diffusion_loss (`torch.Tensor` of shape `()`): Flow-matching loss on target patches (Eq. 7).
-        stop_loss (`torch.Tensor` of shape `()`): Of the stop head; `None` without labels.
-        alignment_loss (`torch.Tensor` of shape `()`): Of the alignment head; `None` without its labels.
-        stop_logits (`torch.Tensor` of shape `(batch_size, sequence_length)`): For "no patch follows this state".
-        last_hidden_state (`torch.Tensor` of shape `(batch_size, sequence_length, hidden_size)`): States of the LM.
-        past_key_values (`Cache`, *optional*): Its cache.
-    """
-
-    loss: torch.Tensor | None = None
-    diffusion_loss: torch.Tensor | None = None
-    stop_loss: torch.Tensor | None = None
-    alignment_loss: torch.Tensor | None = None
-    stop_logits: torch.Tensor | None = None
-    last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
 
 
 class DiTARPreTrainedModel(CompleteWeightsMixin, PreTrainedModel):
@@ -79,7 +38,7 @@ class DiTARPreTrainedModel(CompleteWeightsMixin, PreTrainedModel):
     main_input_name = "input_ids"
     # a patch's tokens must stay on one device, and so must a layer of the LM, whose own list is added to this one
     _no_split_modules = ["DiTARPatchEncoder", "LocDiT", "ConvNeXtBlock", "BigVGANBlock", "ResidualUnit"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_flash_attn = True
@@ -124,6 +83,7 @@ class DiTARModel(DiTARPreTrainedModel):
         super().__init__(config)
         # built like the parts around it: the configuration of a pretrained LM may name another precision
         self.language_model = AutoModel.from_config(config.lm_config, dtype=torch.get_default_dtype())
+        self.cache_name = cache_name_of(type(self.language_model))
         self.patch_encoder = DiTARPatchEncoder(config)
         self.post_init()
 
@@ -191,10 +151,10 @@ class DiTARModel(DiTARPreTrainedModel):
             inputs_embeds=self.embed(input_ids, patches),
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{self.cache_name: past_key_values},
         )
-        return DiTARModelOutput(output.last_hidden_state, output.past_key_values)
+        return DiTARModelOutput(output.last_hidden_state, output.get(self.cache_name))
 
 
 class DiTARForTextToSpeech(FrozenVAEMixin, DiTARGenerationMixin, DiTARPreTrainedModel):

@@ -13,8 +13,8 @@ from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder
 from .voices_ditar import DiTARVoice, check_voice_name, check_voices
 
 VOICE_FOLDER = "voices"
-# What of a saved processor is a JSON object; a tokenizer of a text language model has more of them.
-JSON_FILES = ("processor_config.json", "tokenizer_config.json", "vocab.json", "tokenizer.json")
+# What of a saved processor is read before its parts are, which look after their own.
+JSON_FILES = ("processor_config.json", "tokenizer_config.json")
 # What says where files of a model are; all else has nothing to do with voices.
 LOCATION_ARGUMENTS = ("cache_dir", "force_download", "proxies", "local_files_only", "token", "revision", "subfolder")
 
@@ -113,8 +113,13 @@ class NamedVoicesMixin:
             OSError: If a file is not found on the Hub or in the cache.
         """
         refuse_missing_folder(pretrained_model_name_or_path)
-        refuse_broken_json(pretrained_model_name_or_path, JSON_FILES, kwargs.get("subfolder"))
+        refuse_broken_json(JSON_FILES, pretrained_model_name_or_path, kwargs.get("subfolder"))
         values, unused = super().get_processor_dict(pretrained_model_name_or_path, **kwargs)
+        if not values and not os.path.isdir(pretrained_model_name_or_path):
+            raise OSError(
+                f"there is no folder {str(pretrained_model_name_or_path)!r}, and no processor (processor_config.json)"
+                " of that name could be had from the Hub or its cache."
+            )
         if not values:
             raise ValueError(
                 f"{str(pretrained_model_name_or_path)!r} holds no processor (processor_config.json). Save the one that"

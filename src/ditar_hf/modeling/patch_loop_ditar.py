@@ -175,8 +175,8 @@ class DiTARPatchLoop:
             inputs_embeds=encoder.read_out(state.encoder_tokens)[:, None],  # (B, 1, H)
             attention_mask=attention_mask,
             position_ids=state.position_ids,
-            past_key_values=state.past_key_values,
             use_cache=True,
+            **{self.model.cache_name: state.past_key_values},
         ).last_hidden_state[:, 0]
         state.hidden_states = hidden_states
         state.position_ids = state.position_ids + 1
@@ -224,7 +224,6 @@ class DiTARPatchLoop:
         rows = list(range(len(most)))  # row of the batch at each place of the state
         drawn, stopped = [[] for _ in most], [False] * len(most)
         shape = (len(most), patch_size, self.config.latent_dim)
-        draws_noise = scheduler.starts_from_noise or scheduler.renoise_index is not None
         prefix_length = state.attention_mask.shape[-1] - max(most)
         threshold = torch.tensor(config.stop_threshold).logit().item()
         waiting = []  # (rows, patches, flags) of patches whose flags are still unread
@@ -232,7 +231,7 @@ class DiTARPatchLoop:
             if index < max(most):
                 mask = self._open_position(state, prefix_length + index, config)
                 noise = None
-                if draws_noise:
+                if scheduler.draws_noise:
                     # drawn for the whole batch, so that rows that end change nothing for the others
                     noise = self._draw_noise(shape, generator, rows, device)
                 patches, logits = step(state, scheduler, float(config.guidance_scale), noise, mask)

@@ -19,7 +19,6 @@ ALGORITHM_TYPES = ("ddim", "euler", "dpmsolver++")
 Generators = torch.Generator | list[torch.Generator]
 # Grid points whose distances to the temperature differ by no more than this are equally near to it.
 TEMPERATURE_TIE = 1e-9
-MOST_STEPS = 1000  # as many as diffusers' schedulers train with; what is above is a mistake, and fills the memory
 # How far a `timestep` may lie from its grid point: rounding it to float16 is forgiven, another time is not; nor is
 # rounding to bfloat16 where the position is known, so that the time only confirms it.
 TIMESTEP_TOLERANCE, ROUNDED_TIMESTEP_TOLERANCE = 1e-3, 4e-3
@@ -122,6 +121,11 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         return self._noise_point == 0
 
     @property
+    def draws_noise(self) -> bool:
+        """Whether the plan has a place for noise; otherwise all that it makes follows from the model alone."""
+        return self.starts_from_noise or self.renoise_index is not None
+
+    @property
     def renoise_index(self) -> int | None:
         """The step that lands on the temperature's grid point and needs noise there, or `None` (Eq. 4)."""
         self._require_plan()
@@ -143,17 +147,15 @@ class DiTARScheduler(SchedulerMixin, ConfigMixin):
         on landing there, except at time 0, where noise has no weight: that plan is deterministic.
 
         Args:
-            num_inference_steps (`int`): Number of steps, 1 to 1000.
+            num_inference_steps (`int`): Number of steps, 1 or more.
             device (`str` or `torch.device`, *optional*): Device of `timesteps`, by default the CPU.
             temperature (`float`, *optional*, defaults to 1.0): The paper's τ, from 0 to 1.
 
         Raises:
             ValueError: If a value is out of range or of another type.
         """
-        if not _is_number(num_inference_steps, Integral) or not 1 <= num_inference_steps <= MOST_STEPS:
-            raise ValueError(
-                f"`num_inference_steps` is {num_inference_steps!r}; pass a whole number from 1 to {MOST_STEPS}."
-            )
+        if not _is_number(num_inference_steps, Integral) or num_inference_steps < 1:
+            raise ValueError(f"`num_inference_steps` is {num_inference_steps!r}; pass a whole number of 1 or more.")
         # NaN fails the comparison too.
         if not _is_number(temperature, Real) or not 0 <= temperature <= 1:
             raise ValueError(f"`temperature` is {temperature!r}; pass a number from 0 (deterministic) to 1 (the ODE).")

@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from .normalization_ditar import PUNCTUATION_MARKS, check_text, normalize_text
 from .phonemes_ditar import WORD_BOUNDARY, join_phones, resolve_language, text_to_phones
-from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder
+from .saved_folders_ditar import refuse_broken_json, refuse_missing_folder, refuse_other_names
 from .vocabulary_ditar import check_control_tokens, phones_of, read_vocabulary, symbols_of
 
 logger = logging.get_logger(__name__)
@@ -132,9 +132,11 @@ class DiTARTokenizer(PreTrainedTokenizer):
             ValueError: If there is no such folder, a file in it is missing or no JSON, or as the constructor.
             OSError: If a repository, or a file in it, is not found on the Hub or in the cache.
         """
-        refuse_missing_folder(pretrained_model_name_or_path)
+        refuse_other_names(pretrained_model_name_or_path)
+        if not os.path.isfile(pretrained_model_name_or_path):  # a vocabulary alone will do
+            refuse_missing_folder(pretrained_model_name_or_path)
         names = ("tokenizer_config.json", VOCAB_FILES_NAMES["vocab_file"])
-        refuse_broken_json(pretrained_model_name_or_path, names, kwargs.get("subfolder"))
+        refuse_broken_json(names, pretrained_model_name_or_path, kwargs.get("subfolder"))
         return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
 
     @classmethod
@@ -241,7 +243,8 @@ class DiTARTokenizer(PreTrainedTokenizer):
         new = sorted(
             symbol for symbol in symbols - self.encoder.keys() if len(symbol) == 1 or not known.issuperset(symbol)
         )
-        ids = list(range(len(self), len(self) + len(new)))
+        first = max(self.get_vocab().values()) + 1  # which is more than there are, if ids are left out
+        ids = list(range(first, first + len(new)))
         self.encoder.update(zip(new, ids, strict=True))
         self.decoder.update(zip(ids, new, strict=True))
         self._longest_token = max([self._longest_token, *map(len, new)])

@@ -1,6 +1,5 @@
 """The vocabulary of DiTAR's tokenizer: the phones it is made of, and the file it is read from."""
 
-import json
 import os
 import unicodedata
 from collections.abc import Iterable
@@ -10,6 +9,7 @@ from transformers import AddedToken
 
 from .normalization_ditar import PUNCTUATION_MARKS
 from .phonemes_ditar import WORD_BOUNDARY, resolve_language, text_to_phones
+from .saved_folders_ditar import read_json_object
 
 
 def phones_of(texts: Iterable[str], language: str) -> set[str]:
@@ -87,15 +87,8 @@ def read_vocabulary(vocab_file: str | os.PathLike, control_tokens: set[str]) -> 
     Raises:
         ValueError: If it is no such file, an id is impossible or there twice, or there is no phone.
     """
-    with open(vocab_file, encoding="utf-8") as handle:
-        try:
-            vocabulary = json.load(handle)
-        except ValueError as error:
-            raise ValueError(f"`vocab_file` {str(vocab_file)!r} is no JSON file: {error}. Fetch it again.") from error
-    problem = None
-    if not isinstance(vocabulary, dict):
-        problem = f"holds a {type(vocabulary).__name__}, not tokens with their ids"
-    elif odd := [index for index in vocabulary.values() if type(index) is not int or index < 0]:
+    vocabulary, problem = read_json_object(vocab_file), None
+    if odd := [index for index in vocabulary.values() if type(index) is not int or index < 0]:
         problem = f"gives the id {odd[0]!r}, which is no whole number from 0"
     elif len(set(vocabulary.values())) < len(vocabulary):
         problem = "gives one id to several tokens"

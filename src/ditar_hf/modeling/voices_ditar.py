@@ -124,7 +124,7 @@ def check_voices(voices: Mapping[str, DiTARVoice], default_voice: str | None):
         check_voice_name(name)
         if not isinstance(voice, DiTARVoice):
             raise ValueError(f"`voices[{name!r}]` must be a DiTARVoice, got {type(voice).__name__}.")
-    if default_voice is not None and default_voice not in voices:
+    if default_voice is not None and not (isinstance(default_voice, str) and default_voice in voices):
         raise ValueError(
             f"`default_voice` is {default_voice!r}, but {names_of(voices)}. Pass one of them, or None for no prompt."
         )

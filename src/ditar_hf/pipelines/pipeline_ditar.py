@@ -6,10 +6,7 @@ from types import GeneratorType
 from typing import Any
 
 import torch
-from transformers import TextToAudioPipeline
-from transformers.utils import logging
-
-logger = logging.get_logger(__name__)
+from transformers import AutoProcessor, GenerationConfig, TextToAudioPipeline
 
 # What says whose voice speaks: an item that names one of them is not mixed with what the call says of the others.
 PROMPT_ARGUMENTS = ("voice", "prompt_audio", "prompt_text", "sampling_rate", "prompt_language")
@@ -85,7 +82,14 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         for name, value in named.items():
             if value is not None and not isinstance(value, Mapping):
                 raise ValueError(f"`{name}` must be a dictionary, got {value!r}. Pass what is in it by name.")
-        if unknown := sorted(set(preprocess_params or {}) - set(INPUT_ARGUMENTS)):
+        for values in (settings, forward_params or {}, generate_kwargs or {}):
+            config = values.get("generation_config")
+            if config is not None and not isinstance(config, GenerationConfig):
+                raise ValueError(
+                    f"`generation_config` is of type {type(config).__name__}. Pass a DiTARGenerationConfig, or"
+                    " settings by name, such as `temperature=0.5`."
+                )
+        if unknown := sorted(map(str, (preprocess_params or {}).keys() - set(INPUT_ARGUMENTS))):
             raise ValueError(
                 f"`preprocess_params` has the key {unknown[0]!r}, which says nothing to the pipeline. It takes "
                 f"{', '.join(f'`{name}`' for name in INPUT_ARGUMENTS)}."
@@ -111,7 +115,7 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
 
         Returns:
             `dict[str, Any]`: What the processor gives, always with a prompt, which may be masked, for only items of
-            the same keys make a batch; `seed`, and whether the voice is made up, as `is_random`.
+            the same keys make a batch; and `seed`.
 
         Raises:
             ValueError: See [`~DiTARTextToSpeechPipeline.__call__`].
@@ -119,8 +123,9 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         if isinstance(text, Mapping):
             text, inputs = self._item(text, inputs)
         if self.processor is None:
+            fault = self._fault_of_processor()
             raise ValueError(
-                f"there is no processor beside the model in {self.model.name_or_path!r}. Pass one: "
+                f"no processor came with the model in {self.model.name_or_path!r}{fault}. Pass one: "
                 "`pipeline(…, processor=DiTARProcessor.from_pretrained(…))`."
             )
         if not isinstance(text, str):
@@ -138,30 +143,35 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         if "prompt_values" not in data:
             no_prompt = torch.zeros(1, self.processor.feature_extractor.patch_length)
             data |= {"prompt_values": no_prompt, "prompt_mask": no_prompt.long()}
-        return {**data, "seed": seed, "is_random": inputs.get("voice") == "random"}
+        return {**data, "seed": seed}
+
+    def _fault_of_processor(self) -> str:
+        """Why the library, which goes on in silence without a processor, could not load one."""
+        has_code = type(self.model).__module__.startswith("transformers_modules.")
+        try:
+            AutoProcessor.from_pretrained(self.model.name_or_path, trust_remote_code=has_code)
+        except Exception as error:  # whatever it failed with then
+            return f": {str(error).rstrip('.')}"
+        return ""
 
     def _item(self, item: Mapping, inputs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Text of an item, and its arguments over those of the call."""
-        if unknown := sorted(item.keys() - {"text", *INPUT_ARGUMENTS}):
+        if unknown := sorted(map(str, item.keys() - {"text", *INPUT_ARGUMENTS})):
             raise ValueError(
                 f"an item has the key {unknown[0]!r}, which says nothing to the pipeline. It takes `text`, "
                 f"{', '.join(f'`{name}`' for name in INPUT_ARGUMENTS)}. Leave it out, for example by "
                 "`select_columns` of `datasets`."
             )
         if item.get("text") is None:
-            raise ValueError(f"an item has no `text`, only {sorted(item)}. Say in it what to speak.")
+            raise ValueError(f"an item has no `text`, only {sorted(map(str, item))}. Say in it what to speak.")
         own = {name: value for name, value in item.items() if name != "text" and value is not None}
         if own.keys() & set(PROMPT_ARGUMENTS):
             inputs = {name: value for name, value in inputs.items() if name not in PROMPT_ARGUMENTS}
         return item["text"], {**inputs, **own}
 
     def _forward(self, model_inputs: dict[str, Any], **kwargs: Any) -> Any:
-        seeds, are_random = _as_list(model_inputs.pop("seed")), _as_list(model_inputs.pop("is_random"))
-        temperature = kwargs["generate_kwargs"].get("temperature", self.model.generation_config.temperature)
-        if any(are_random) and temperature == 0:
-            logger.warning_once(
-                "`voice='random'` at temperature 0 is always the same voice for a text. Pass a `temperature` above 0."
-            )
+        seeds = model_inputs.pop("seed")
+        seeds = seeds if isinstance(seeds, list) else [seeds]
         if not model_inputs["prompt_mask"].any():
             del model_inputs["prompt_values"], model_inputs["prompt_mask"]
         if any(seed is not None for seed in seeds):
@@ -188,10 +198,6 @@ class DiTARTextToSpeechPipeline(TextToAudioPipeline):
         super().save_pretrained(save_directory, **kwargs)
         if self.processor is not None:
             self.processor.save_pretrained(save_directory)
-
-
-def _as_list(value: Any) -> list:
-    return value if isinstance(value, list) else [value]
 
 
 def _generator(seed: int) -> torch.Generator:
