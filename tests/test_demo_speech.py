@@ -1,5 +1,7 @@
 """What the demo's button does: the speech of `generate`, and a sentence for whoever left something out."""
 
+import re
+
 import numpy as np
 import pytest
 import soundfile
@@ -71,6 +73,13 @@ def test_recordings_may_be_of_any_rate_and_stereo(speaker, tmp_path, rate, chann
     )
 
 
+def test_where_no_seed_matters_none_is_told(speaker):
+    settings = {**SETTINGS, "temperature": 0.0}
+    one, other = (speaker(TEXT, "random", seed=seed, **settings) for seed in (1, 2))
+    np.testing.assert_array_equal(one.waveform, other.waveform)
+    assert not one.is_drawn and one.summary.endswith("the same for every seed at this temperature")
+
+
 def test_speech_that_ran_into_its_limit_is_called_so(speaker):
     speaker.model.generation_config.update(max_patches_per_token=0.0, min_patches_per_token=0.0, spare_patches=1)
     speaker.model.stop_head.bias.data.fill_(-1e4)
@@ -111,11 +120,30 @@ class TestBadInput:
         with pytest.raises(ValueError, match="needs its transcript"):
             speaker(TEXT, RECORDING, recording, transcript, True)
 
-    @pytest.mark.parametrize("has_consent", [False, None])
+    @pytest.mark.parametrize("has_consent", [False, None, "no", 1])
     def test_without_consent_no_voice_is_imitated(self, speaker, recording, has_consent, monkeypatch):
         monkeypatch.setattr(speaker.model, "generate", None)
         with pytest.raises(ValueError, match="consent of the person"):
             speaker(TEXT, RECORDING, recording, "Good.", has_consent)
+
+    @pytest.mark.parametrize("seed", [-1, 1.5, float("nan"), "3", True, 2**63])
+    def test_a_seed_that_is_none(self, speaker, seed):
+        with pytest.raises(ValueError, match=f"The seed must be a whole number .* got {re.escape(repr(seed))}"):
+            speaker(TEXT, "ada", seed=seed)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((5, "ada"), "The text is of type int"),
+            ((TEXT, ["ada"]), "The voice is of type list"),
+            ((TEXT, RECORDING, "voice.wav", 5, True), "The transcript is of type int"),
+            ((TEXT, RECORDING, 5, "Good.", True), "The recording is of type int"),
+            ((TEXT, RECORDING, "folder/nowhere.wav", "Good.", True), "There is no file 'nowhere.wav'"),
+        ],
+    )
+    def test_what_is_of_another_type_or_not_there(self, speaker, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            speaker(*arguments)
 
     def test_a_file_that_is_no_audio(self, speaker, tmp_path):
         (tmp_path / "letter.wav").write_text("Dear Sir")

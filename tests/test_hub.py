@@ -283,6 +283,9 @@ def test_a_readme_is_kept_and_otherwise_a_card_is_written(folder, exported, tmp_
         (lambda path: shutil.rmtree(path), "there is no such folder, and no Hub id is written so"),
         (lambda path: (path / "config.json").unlink(), "has no config.json"),
         (lambda path: (path / "config.json").write_text('{"model_type": "vits"}'), "is of the type 'vits'"),
+        (lambda path: (path / "config.json").write_text("[1]"), r"changed/config.json' holds \[1\]"),
+        (lambda path: (path / "config.json").write_text("{"), "changed/config.json' is no JSON file"),
+        (lambda path: (path / "processor_config.json").write_text("null"), "processor_config.json' holds null"),
         (lambda path: (path / "model.safetensors").rename(path / "model.bin"), "has no model.safetensors.*pickled"),
         (lambda path: (path / "model.safetensors").write_bytes(b"torn"), "cannot be read"),
         (lambda path: (path / "processor_config.json").unlink(), "has no processor beside the model"),
@@ -294,6 +297,13 @@ def test_what_is_no_whole_model_is_refused_and_nothing_left(folder, tmp_path, ch
     change(tmp_path / "changed")
     with pytest.raises(ValueError, match=message):
         export(tmp_path / "changed", tmp_path / "out" / "tiny")
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_name_that_nothing_has_is_neither_folder_nor_model(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(OSError, match="there is no folder 'hub_card/tiny', and no model of that name"):
+        export("hub_card/tiny", tmp_path / "out" / "tiny")
     assert not list((tmp_path / "out").iterdir())
 
 

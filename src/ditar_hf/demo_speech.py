@@ -93,7 +93,7 @@ class DemoSpeaker:
         """
         for name, value in (("text", text), ("voice", voice), ("transcript", transcript)):
             if value is not None and not isinstance(value, str):
-                raise ValueError(f"The {name} is a {type(value).__name__}. Pass a string.")
+                raise ValueError(f"The {name} is of type {type(value).__name__}. Pass a string.")
         if not text or not text.strip():
             raise ValueError("There is no text. Write what shall be said.")
         if voice is None:
@@ -132,7 +132,7 @@ class DemoSpeaker:
                 "A recorded voice is imitated only with the consent of the person. Tick the box if you have it."
             )
         if not isinstance(recording, (str, Path)):
-            raise ValueError(f"The recording is a {type(recording).__name__}. Pass the path of a file.")
+            raise ValueError(f"The recording is of type {type(recording).__name__}. Pass the path of a file.")
         path = Path(recording)
         if not path.is_file():
             raise ValueError(f"There is no file {path.name!r}. Record the voice, or choose another file.")

@@ -42,6 +42,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
     soundfile.write(tmp_path / "whole.flac", tone(1), RATE)
     (tmp_path / "torn.flac").write_bytes((tmp_path / "whole.flac").read_bytes()[:20])
     (tmp_path / "letter.wav").write_text("Dear Sir")
+    (tmp_path / "headless.raw").write_bytes(bytes(1000))
     cases = {
         tmp_path / "missing.wav": "`voice` is '.*missing.wav', but there is no such file",
         tmp_path: "but there is no such file",
@@ -49,6 +50,7 @@ def test_what_cannot_be_read_says_why(tmp_path):
         tmp_path / "empty.wav": "empty.wav', which holds no samples",
         tmp_path / "torn.flac": "torn.flac', which cannot be read as audio",
         tmp_path / "letter.wav": "letter.wav', which cannot be read as audio.*Pass a WAV, FLAC, OGG or MP3",
+        tmp_path / "headless.raw": "headless.raw', which cannot be read as audio: samplerate must be specified",
         b"": "`voice` is 0 bytes, which cannot be read as audio",
         b"Dear Sir": "`voice` is 8 bytes, which cannot be read as audio",
     }

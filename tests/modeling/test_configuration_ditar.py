@@ -142,6 +142,13 @@ class TestLanguageModel:
         with pytest.raises(ValueError, match=message):
             DiTARConfig(lm_config=lm_config)
 
+    @pytest.mark.parametrize("dtype", ["float33", "int8", "float64", [], "nn"])
+    def test_a_precision_that_no_part_runs_in_is_refused(self, dtype):
+        with pytest.raises(ValueError, match="`lm_config.dtype` is .* but the model runs in float32"):
+            DiTARConfig(lm_config={"dtype": dtype})
+        with pytest.raises(ValueError, match="`dtype`"):
+            DiTARConfig(dtype=dtype)
+
     def test_an_encoder_that_is_set_to_decode_is_taken(self):
         assert DiTARConfig(lm_config={"model_type": "bert", "is_decoder": True}).lm_config.is_decoder
 

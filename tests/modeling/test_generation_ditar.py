@@ -524,3 +524,14 @@ def test_a_numpy_seed_or_number_will_do(make_model):
     assert_same(
         model.generate(IDS, **settings), model.generate(IDS, temperature=0, num_inference_steps=2, max_new_tokens=3)
     )
+
+
+@pytest.mark.parametrize(("temperature", "draws"), [(0.0, False), (0.2, False), (0.5, True), (1.0, True)])
+def test_noise_is_drawn_where_it_is_said_to_be(make_model, temperature, draws):
+    model, settings = make_model().eval(), {"temperature": temperature, "num_inference_steps": 2}
+    assert model.draws_noise(**settings) is draws
+    assert model.draws_noise(DiTARGenerationConfig(**settings)) is draws
+    ids, length = torch.tensor([[11, 12, 2]]), {"max_new_tokens": 2, "min_new_tokens": 2}
+    generators = [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+    one, other = (model.generate(ids, generator=generator, **settings, **length).audio[0] for generator in generators)
+    assert torch.equal(one, other) is not draws

@@ -78,3 +78,31 @@ def test_a_folder_that_is_not_there_is_named(folder, loader):
             loader.from_pretrained(name)
     with pytest.raises(ValueError, match="a folder or the name of a repository, got 5"):
         loader.from_pretrained(5)
+
+
+def test_files_that_are_not_read_need_not_be_whole(folder, make_model, tmp_path):
+    (folder / "model.safetensors.index.json").write_text("")
+    config = DiTARConfig.from_pretrained(folder)
+    (folder / "other.json").write_text((folder / "config.json").read_text())
+    assert DiTARConfig.from_pretrained(folder, _configuration_file="other.json").to_dict() == config.to_dict()
+    (folder / "config.json").write_text("[1]")
+    assert isinstance(DiTARForTextToSpeech.from_pretrained(folder, config=config), DiTARForTextToSpeech)
+    make_model().vae.save_pretrained(tmp_path / "vae")
+    (tmp_path / "vae" / "generation_config.json").write_text("[1]")
+    assert isinstance(DiTARVAE.from_pretrained(tmp_path / "vae"), DiTARVAE)
+
+
+@pytest.mark.parametrize("name", [None, 5, True, "", b"tiny"])
+def test_what_is_no_name_is_refused(name):
+    for loader in (DiTARConfig, DiTARForTextToSpeech, DiTARProcessor, DiTARTokenizer):
+        with pytest.raises(ValueError, match="a model is named by a folder or the name of a repository, got"):
+            loader.from_pretrained(name)
+    with pytest.raises(ValueError, match="got {}"):
+        DiTARForTextToSpeech.from_pretrained("org/name", config={})
+
+
+def test_a_name_that_nothing_has_is_neither_folder_nor_repository(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    for loader in (DiTARForTextToSpeech, DiTARProcessor):
+        with pytest.raises(OSError, match="there is no folder 'hub_card/tiny', and no .* of that name could be had"):
+            loader.from_pretrained("hub_card/tiny")
