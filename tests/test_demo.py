@@ -2,6 +2,7 @@
 
 import re
 import runpy
+import shutil
 import socket
 import sys
 import tomllib
@@ -143,6 +144,12 @@ class TestSpace:
         monkeypatch.setenv("DITAR_MODEL", str(tmp_path / "model"))
         demo = runpy.run_path(str(SPACE / "app.py"))["demo"]
         assert isinstance(demo, gr.Blocks) and component(demo, "Voice").value == "bob"
+
+    def test_without_a_model_it_says_which_variable_to_set(self, tmp_path, monkeypatch):
+        monkeypatch.delenv("DITAR_MODEL", raising=False)
+        shutil.copy(SPACE / "app.py", tmp_path)
+        with pytest.raises(ValueError, match="set the variable DITAR_MODEL"):
+            runpy.run_path(str(tmp_path / "app.py"))
 
     def test_it_installs_what_the_package_needs_at_the_versions_of_the_constraints(self):
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
