@@ -98,9 +98,8 @@ class DemoSpeaker:
             raise ValueError("There is no text. Write what shall be said.")
         if voice is None:
             raise ValueError("There is no voice. Choose one.")
-        # the page counts in floats
-        is_whole = isinstance(seed, Integral) or (isinstance(seed, float) and seed.is_integer())
-        if seed is not None and (not is_whole or isinstance(seed, bool) or not 0 <= seed < 2**63):
+        is_whole = isinstance(seed, Integral) and not isinstance(seed, bool)
+        if seed is not None and not (is_whole and 0 <= seed < 2**63):
             raise ValueError(
                 f"The seed must be a whole number below 2⁶³ and not below 0, got {seed!r}. Leave it empty to draw one."
             )

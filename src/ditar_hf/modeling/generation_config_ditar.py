@@ -18,7 +18,7 @@ DEFAULTS = {
     "spare_patches": 10,
     "compile_patch_step": False,
 }
-# Errors of the solver are far below what is heard then; a slip of the keyboard would fill the memory with its grid.
+# More is a slip of the keyboard, whose grid of times might fill the memory.
 MOST_STEPS = 1000
 # What the library and its pipelines may set besides; all else would be ignored, so it is refused.
 SHARED_ARGUMENTS = {"cache_implementation", "pad_token_id", "return_dict_in_generate", "use_cache"}
