@@ -158,6 +158,22 @@ class TestPlacement:
 class TestQuantization:
     """Each kind, as `request` gives it, on a CPU."""
 
+    @pytest.fixture
+    def folder(self, make_model, tmp_path):
+        """As above, but as wide as a block of 64 weights: bitsandbytes takes no less where the CPU has AVX512-BF16."""
+        tokenizer = DiTARTokenizer.from_phonemes(list("abdefɡhijk"))
+        sizes = {"hidden_size": 64, "intermediate_size": 128}
+        make_model(
+            lm_config={"vocab_size": len(tokenizer), **sizes},
+            encoder_config=sizes,
+            locdit_config=sizes,
+            vae_config={"latent_dim": 64},
+            latent_dim=64,
+            alignment_loss_weight=1.0,
+        ).save_pretrained(tmp_path / "model")
+        DiTARProcessor(DiTARFeatureExtractor(), tokenizer).save_pretrained(tmp_path / "model")
+        return tmp_path / "model"
+
     @pytest.fixture(params=["torchao int8", "bitsandbytes int8", "bitsandbytes nf4", "bitsandbytes as a dict"])
     def quantization(self, request):
         package, _, kind = request.param.partition(" ")
